@@ -1,0 +1,175 @@
+"""The study's config: defaults from the schema, every fault at once, and its documentation."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from histoweft.errors import Faults, nearest
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
+
+
+def load_schema(name: str) -> dict:
+    """Return one of the schemas, ``config`` or ``samples``."""
+    import yaml
+
+    return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"))
+
+
+def complete(config: Any, schema: dict) -> Any:
+    """Return a copy of `config` with the schema's defaults filled in at every depth."""
+    if not isinstance(config, dict):
+        return copy.deepcopy(config)
+    done = {key: copy.deepcopy(value) for key, value in config.items()}
+    for key, part in schema.get("properties", {}).items():
+        if key in done:
+            done[key] = complete(done[key], part)
+        elif "default" in part:
+            done[key] = complete(part["default"], part)
+    return done
+
+
+def check(config: dict, schema: dict, source: str = "config") -> Faults:
+    """Collect every fault of a config.
+
+    Parameters
+    ----------
+    config
+        The completed config.
+    schema
+        JSON Schema 2020-12.
+    source
+        How to call the config in messages.
+    """
+    import jsonschema
+
+    faults = Faults()
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    for error in sorted(errors, key=lambda error: [str(part) for part in error.absolute_path]):
+        _translate(error, source, faults)
+    return faults
+
+
+def option_name(path: Any) -> str:
+    """Return ``expression.qc.min_genes`` or ``integration.methods[1]`` for a path of keys and indices."""
+    name = ""
+    for part in path:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
+    return name
+
+
+def _translate(error: Any, source: str, faults: Faults) -> None:
+    option = option_name(error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        for key in error.instance:
+            if key not in known:
+                name = option_name([*error.absolute_path, key])
+                hint = nearest(key, known) or f"Options here: {', '.join(known)}."
+                faults.add(f"{source}: {name}", "an unknown option", "one that config/README.md lists", hint)
+    elif error.validator == "required":
+        for key in error.validator_value:
+            if key not in error.instance:
+                faults.add(
+                    f"{source}: {option_name([*error.absolute_path, key])}",
+                    "nothing",
+                    "a value; this option has no default",
+                )
+    else:
+        faults.add(f"{source}: {option}", json.dumps(error.instance), *_expected(error))
+
+
+def _expected(error: Any) -> tuple[str, str]:
+    """Return what a failed keyword would accept, and a hint."""
+    want, value = error.validator_value, error.instance
+    if error.validator == "enum":
+        return f"one of {', '.join(map(str, want))}", nearest(str(value), want)
+    if error.validator == "type":
+        types = [want] if isinstance(want, str) else want
+        words = {
+            "integer": "a whole number",
+            "number": "a number",
+            "string": "text",
+            "boolean": "true or false",
+            "null": "null",
+            "array": "a list",
+            "object": "a group of options",
+        }
+        hint = "Take the quotes away." if isinstance(value, str) and {"number", "integer"} & set(types) else ""
+        return " or ".join(words[t] for t in types), hint
+    bounds = {
+        "minimum": "{} or more",
+        "maximum": "{} or less",
+        "exclusiveMinimum": "more than {}",
+        "exclusiveMaximum": "less than {}",
+        "minItems": "at least {} entries",
+    }
+    if error.validator in bounds:
+        return bounds[error.validator].format(want), ""
+    if error.validator == "contains":
+        return f"a list with {json.dumps(want.get('const', want))} in it", ""
+    if error.validator == "uniqueItems":
+        return "a list without repeats", ""
+    if error.validator == "pattern":
+        return "letters, digits, '_', '.' or '-', not starting with a sign", ""
+    return error.message, ""
+
+
+def markdown(config_schema: dict, samples_schema: dict) -> str:
+    """Return config/README.md: every option and sheet column with type, default and meaning."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `workflow/schemas/` by `./histoweft docs`; edit the schemas, not this page.",
+        "",
+        "A study is a folder with a `config.yaml` and a sample sheet; run it with",
+        "`./histoweft --configfile config/studies/<study>/config.yaml`. Options that are not given take the default.",
+        "",
+        "## Options",
+        "",
+        "| option | type | default | meaning |",
+        "|---|---|---|---|",
+        *_option_rows(config_schema, ""),
+        "",
+        "## Sample sheet",
+        "",
+        " ".join(samples_schema["description"].split()),
+        "",
+        "| column | type | default | meaning |",
+        "|---|---|---|---|",
+        *_option_rows(samples_schema, ""),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _option_rows(schema: dict, prefix: str) -> list[str]:
+    rows = []
+    for key, part in schema["properties"].items():
+        meaning = " ".join(part.get("description", "").split()).replace("|", "\\|")
+        if "properties" in part:
+            rows.append(f"| **`{prefix}{key}`** | | | *{meaning}* |")
+            rows += _option_rows(part, f"{prefix}{key}.")
+            continue
+        default = "required" if key in schema.get("required", []) else f"`{json.dumps(part.get('default'))}`"
+        rows.append(f"| `{prefix}{key}` | {_type_words(part)} | {default} | {meaning} |")
+    return rows
+
+
+def _type_words(part: dict) -> str:
+    if "enum" in part:
+        return ", ".join(f"`{value}`" for value in part["enum"])
+    types = part.get("type", "")
+    words = types if isinstance(types, str) else " or ".join(types)
+    if words == "array":
+        items = part["items"]
+        words = "list of " + (", ".join(f"`{v}`" for v in items["enum"]) if "enum" in items else items["type"])
+    limits = [
+        f"{sign} {part[key]}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"))
+        if key in part
+    ]
+    return " ".join([words, *limits])

@@ -1,0 +1,163 @@
+"""What a script needs from Snakemake: a log, staged outputs, threads and a device."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from histoweft.errors import HistoweftError
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class Job:
+    """One run of one rule, as its script sees it.
+
+    Attributes
+    ----------
+    input, params, wildcards
+        What Snakemake passed.
+    output
+        Namespace with the rule's output names. The paths are temporary ones beside the real outputs; they are
+        renamed when the script has finished, so a killed job never leaves a file that looks done.
+    threads
+        Threads granted to the job; numerical libraries are limited to it.
+    log
+        Logger that writes into the rule's log file.
+    """
+
+    def __init__(self, snakemake: Any):
+        self.rule = snakemake.rule
+        self.input = snakemake.input
+        self.params = snakemake.params
+        self.wildcards = snakemake.wildcards
+        self.threads = int(snakemake.threads)
+        self.resources = snakemake.resources
+        self.log = logging.getLogger("histoweft")
+        self._moves: list[tuple[Path, Path]] = []
+        self.output = self._stage(snakemake.output)
+
+    def _stage(self, outputs: Any) -> SimpleNamespace:
+        def staged(path: str) -> Path:
+            final = Path(path)
+            partial = final.with_name(f".partial.{final.name}")
+            self._moves.append((partial, final))
+            return partial
+
+        names = {}
+        for name, value in outputs.items():
+            names[name] = staged(value) if isinstance(value, str) else [staged(path) for path in value]
+        return SimpleNamespace(**names)
+
+    @property
+    def device(self) -> str:
+        """Return ``cuda`` or ``cpu`` from the rule's gpu resource and the machine, and log the choice.
+
+        Raises
+        ------
+        HistoweftError
+            When the config says ``require_gpu`` and no GPU is granted or found.
+        """
+        import torch
+
+        granted = int(getattr(self.resources, "gpu", 0) or 0)
+        found = torch.cuda.is_available()
+        if getattr(self.params, "require_gpu", False) and not (granted and found):
+            raise HistoweftError(
+                f"rule {self.rule}: require_gpu is true, but {'no GPU was found' if granted else 'the job got gpu=0'}. "
+                "Run on a GPU node (and without --resources gpu=0), or set require_gpu: false."
+            )
+        device = "cuda" if granted and found else "cpu"
+        self.log.info("device: %s (granted gpu=%d, CUDA %s)", device, granted, "found" if found else "not found")
+        return device
+
+    def commit(self) -> None:
+        """Rename every staged output to its real name.
+
+        Raises
+        ------
+        HistoweftError
+            When the script has not written one of them.
+        """
+        missing = [str(final) for partial, final in self._moves if not partial.exists()]
+        if missing:
+            raise HistoweftError(f"rule {self.rule} did not write: {', '.join(missing)}")
+        for partial, final in self._moves:
+            if final.is_dir() and not final.is_symlink():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+
+    def discard(self) -> None:
+        """Remove what was staged."""
+        for partial, _ in self._moves:
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Send everything written to stdout and stderr, C libraries included, into a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", buffering=1) as stream:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        saved = os.dup(1), os.dup(2)
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for copy, original in zip(saved, (1, 2), strict=True):
+                os.dup2(copy, original)
+                os.close(copy)
+
+
+def run(snakemake: Any, main: Callable[[Job], None]) -> None:
+    """Run `main` with a `Job`: log captured, threads limited, outputs renamed only at the end.
+
+    An error meant for the user ends the job with its message alone; anything else leaves a traceback in the log.
+    Import this module before numpy, so that the thread limits are read.
+    """
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(snakemake.threads)
+    # Numba caches compiled code beside its source by default, which a read-only environment refuses.
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(".snakemake/numba").resolve()))
+    failed = False
+    with _output_to(Path(snakemake.log[0])):
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=logging.INFO,
+            format="%(asctime)s %(levelname)s %(message)s",
+            datefmt="%H:%M:%S",
+        )
+        logging.captureWarnings(True)
+        for noisy in ("fontTools", "matplotlib", "numba", "jax"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        job = Job(snakemake)
+        try:
+            main(job)
+            job.commit()
+        except HistoweftError as error:
+            job.log.error("%s", error)
+            failed = True
+        except BaseException:
+            traceback.print_exc()
+            failed = True
+            raise
+        finally:
+            if failed:
+                job.discard()
+    if failed:
+        sys.exit(1)
