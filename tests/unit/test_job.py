@@ -47,7 +47,7 @@ def script(tmp_path, repo):
 
 
 def test_outputs_are_named_only_at_the_end(script, tmp_path):
-    body = "import os\nfill(job)\nassert not os.path.exists('table.tsv')\nassert os.path.exists('.partial.table.tsv')"
+    body = "import os\nfill(job)\nassert not os.path.exists('table.tsv')\nassert job.output.table.exists()"
     status, _, left = script(body)
     assert status == 0
     assert left == {"table.tsv", "a", "b"}
@@ -69,6 +69,13 @@ def test_another_error_leaves_its_traceback_and_no_output(script):
     assert "Traceback" in log
     assert "ZeroDivisionError" in log
     assert left == set()
+
+
+def test_what_a_killed_job_left_is_cleared(script, tmp_path):
+    (tmp_path / ".partial.1234.table.tsv").write_text("half")
+    (tmp_path / ".partial.1234.other.tsv").write_text("another rule's")
+    _, _, left = script("fill(job)")
+    assert left == {"table.tsv", "a", "b", ".partial.1234.other.tsv"}
 
 
 def test_a_forgotten_output_is_named(script):

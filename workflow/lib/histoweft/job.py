@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -48,7 +49,8 @@ class Job:
     def _stage(self, outputs: Any) -> SimpleNamespace:
         def staged(path: str) -> Path:
             final = Path(path)
-            partial = final.with_name(f".partial.{final.name}")
+            # The process number keeps a job apart from one that outlived a killed run.
+            partial = final.with_name(f".partial.{os.getpid()}.{final.name}")
             self._moves.append((partial, final))
             return partial
 
@@ -94,14 +96,27 @@ class Job:
             if final.is_dir() and not final.is_symlink():
                 shutil.rmtree(final)
             os.replace(partial, final)
+            for left in leftovers(final):
+                remove(left)
 
     def discard(self) -> None:
         """Remove what was staged."""
         for partial, _ in self._moves:
-            if partial.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)
-            else:
-                partial.unlink(missing_ok=True)
+            remove(partial)
+
+
+def leftovers(final: Path) -> list[Path]:
+    """Return what killed jobs left staged for an output."""
+    pattern = re.compile(rf"\.partial\.\d+\.{re.escape(final.name)}")
+    return [path for path in final.parent.iterdir() if pattern.fullmatch(path.name)]
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -143,7 +158,7 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
             datefmt="%H:%M:%S",
         )
         logging.captureWarnings(True)
-        for noisy in ("fontTools", "matplotlib", "numba", "jax"):
+        for noisy in ("fontTools", "matplotlib", "numba", "jax", "lightning", "scvi"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         job = Job(snakemake)
         try:
@@ -152,12 +167,13 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
         except HistoweftError as error:
             job.log.error("%s", error)
             failed = True
-        except BaseException:
+        except Exception:
             traceback.print_exc()
             failed = True
+        except BaseException:
+            job.discard()
             raise
-        finally:
-            if failed:
-                job.discard()
+        if failed:
+            job.discard()
     if failed:
         sys.exit(1)

@@ -111,3 +111,12 @@ def _check_meaning(study: Study, source: str, faults: Faults) -> None:
             features["n_components"],
             f"fewer than expression.features.n_top ({features['n_top']})",
         )
+    batch = study.config["integration"]["batch"]
+    values = {row[batch] for row in study.samples.values()}
+    if len(study.samples) > 1 and len(values) == 1:
+        faults.add(
+            f"{source}: integration.batch",
+            f"{batch}, which is {values.pop()!r} for every sample",
+            "a column of the sheet that tells the sections apart",
+            "Use sample.",
+        )

@@ -1,0 +1,26 @@
+# Histoweft: from a sample sheet to filtered, clustered, integrated and reported tissues.
+# An index; rules live in workflow/rules/<stage>.smk, code in workflow/lib/histoweft/.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+# `--configfile` replaces the demo study instead of being laid over it.
+if "study" not in config:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/simulate.smk"
+include: "workflow/rules/ingest.smk"
+include: "workflow/rules/expression.smk"
+include: "workflow/rules/integration.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        study_pages(),
+        assembled_samples(),
+        study.results("metrics.tsv"),

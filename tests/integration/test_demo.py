@@ -1,0 +1,168 @@
+"""The demo, end to end: its outputs against its planted truth, and what runs again when something changes."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from histoweft.metrics import COLUMNS, adjusted_rand_index
+
+SAMPLES = ("P1_pre", "P1_post", "P2_pre", "P2_post")
+
+
+@pytest.fixture(scope="module")
+def results(demo):
+    return demo.root / "results" / "demo"
+
+
+@pytest.fixture(scope="module")
+def truth(results):
+    return {s: pd.read_csv(results / "truth" / f"{s}.tsv", sep="\t", index_col="barcode") for s in SAMPLES}
+
+
+def clusters(results, sample):
+    return pd.read_parquet(results / "samples" / sample / "clusters.parquet")
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_clusters_find_the_planted_domains(results, truth, sample):
+    found = clusters(results, sample)
+    domain = truth[sample].loc[found.index, "domain"]
+    assert adjusted_rand_index(found["leiden_0.5"], domain) > 0.4
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_planted_low_quality_spots_are_what_qc_removes(results, truth, sample):
+    barcodes = pd.read_parquet(results / "samples" / sample / "qc_barcodes.parquet")
+    planted = truth[sample].loc[barcodes.index, "low_quality"].fillna("none").astype(str)
+    few_genes = planted.str.contains("gene")
+    assert few_genes.any()
+    removed = ~barcodes["kept"]
+    assert removed[few_genes].mean() > 0.9
+    assert removed[~few_genes].mean() < 0.05
+
+
+def test_markers_of_the_epithelial_cluster_are_epithelial(results, truth):
+    found = clusters(results, "P1_pre")["leiden"]
+    domain = truth["P1_pre"].loc[found.index, "domain"]
+    genes = pd.read_csv(results / "truth" / "genes.tsv", sep="\t")
+    planted = set(genes.loc[genes["role"].astype(str) != "background", "gene" if "gene" in genes else "symbol"])
+    top = pd.read_csv(results / "samples" / "P1_pre" / "top_markers.tsv", sep="\t")
+    assert top.groupby("cluster").size().max() == 4
+    assert set(top["cluster"].astype(str)) <= set(found)
+    assert top["gene"].isin(planted).mean() > 0.5
+    assert domain.nunique() > 3
+
+
+def test_the_planted_batch_effect_is_seen_and_repaired(results):
+    metrics = pd.read_csv(results / "metrics.tsv", sep="\t")
+    integration = metrics[metrics["task"] == "integration"].set_index(["method", "metric"])["value"]
+    batch = integration.xs("scib_batch", level="metric")
+    assert batch["harmony"] > batch["floor:none"]
+    verdict = json.loads((results / "integration" / "verdict.json").read_text())
+    assert verdict["text"]
+
+
+def test_metrics_are_one_tidy_table(results):
+    metrics = pd.read_csv(results / "metrics.tsv", sep="\t")
+    assert list(metrics.columns) == list(COLUMNS)
+    assert set(metrics["sample"]) >= set(SAMPLES)
+    against_labels = metrics[(metrics["task"] == "domains") & (metrics["metric"] == "ari")]
+    assert set(against_labels["sample"]) >= set(SAMPLES)
+    assert against_labels["value"].between(-1, 1).all()
+
+
+def test_the_assembled_sample_opens_in_scanpy_with_its_slots(results):
+    anndata = pytest.importorskip("anndata")
+    adata = anndata.read_h5ad(results / "samples" / "P2_post" / "P2_post.h5ad")
+    assert {"leiden", "label", "n_counts", "patient", "condition"} <= set(adata.obs)
+    assert {"spatial", "X_pca", "X_umap"} <= set(adata.obsm)
+    assert adata.obs["patient"].astype(str).unique().tolist() == ["P2"]
+    library = adata.uns["spatial"]["P2_post"]
+    height, width = library["images"]["hires"].shape[:2]
+    scaled = adata.obsm["spatial"] * library["scalefactors"]["tissue_hires_scalef"]
+    assert (scaled >= 0).all()
+    assert (scaled[:, 0] <= width).all()
+    assert (scaled[:, 1] <= height).all()
+    counts = adata.layers["counts"]
+    assert counts.data.dtype.kind in "iu" or np.array_equal(counts.data, np.round(counts.data))
+    total = np.expm1(adata.X[:20].toarray()).sum(axis=1)
+    assert np.allclose(total, 10_000, rtol=1e-3)
+
+
+def test_pages_stand_alone(results):
+    for page in [results / "report" / "index.html", *((results / "report" / f"{s}.html") for s in SAMPLES)]:
+        html = page.read_text(encoding="utf-8")
+        assert not re.search(r"""<(script|link|img|iframe)[^>]+(src|href)=["']https?:""", html), page
+        assert "data:image/png;base64," in html
+        assert str(results.parent.parent) not in html, f"{page.name} names a folder of this machine"
+    index = (results / "report" / "index.html").read_text(encoding="utf-8")
+    for sample in SAMPLES:
+        assert f'href="{sample}.html"' in index
+
+
+def test_methods_paragraph_states_the_settings_and_versions(results):
+    import anndata
+
+    text = (results / "report" / "methods.txt").read_text(encoding="utf-8")
+    assert "200" in text
+    assert "30,000" in text
+    assert anndata.__version__ in text
+
+
+def test_a_second_run_has_nothing_to_do(demo):
+    _, text = demo.run()
+    assert "Nothing to be done" in text
+
+
+@pytest.mark.parametrize(
+    ("option", "rules"),
+    [
+        ("report:\n  author: me\n", {"report_sample", "report_study"}),
+        (
+            "expression:\n  markers_per_cluster: 3\n",
+            {"markers", "report_sample", "report_study"},
+        ),
+        (
+            "integration:\n  resolution: 0.7\n",
+            {"joint_clusters", "score_integration", "join_metrics", "report_study"},
+        ),
+        ("expression:\n  umap_min_dist: 0.3\n", {"umap", "cluster_figure", "joint_clusters", "assemble"}),
+    ],
+)
+def test_an_edited_option_reruns_only_what_reads_it(demo, option, rules):
+    base = (demo.root / "config" / "config.yaml").read_text()
+    edited = demo.configure("edited.yaml", base + option)
+    planned = demo.planned("--configfile", edited) - {"all"}
+    assert rules <= planned
+    untouched = {"simulate", "ingest_counts", "ingest_image", "qc", "features", "neighbours"}
+    assert not planned & untouched
+    if "report:" in option:
+        assert planned == rules
+
+
+def test_an_edited_module_reruns_what_reaches_it(demo):
+    module = demo.root / "workflow" / "lib" / "histoweft" / "expression" / "markers.py"
+    before = module.read_text()
+    try:
+        module.write_text(before + "\nEDITED = True\n")
+        planned = demo.planned()
+    finally:
+        module.write_text(before)
+    assert "markers" in planned
+    assert not planned & {"simulate", "ingest_counts", "qc", "features", "neighbours", "leiden", "umap"}
+
+
+def test_a_dry_run_of_200_samples_is_planned(checkout):
+    rows = ["sample\tplatform\tpath"]
+    for number in range(200):
+        folder = checkout.root / "data" / f"s{number}"
+        (folder / "spatial").mkdir(parents=True)
+        for name in ("filtered_feature_bc_matrix.h5", "spatial/tissue_positions.csv", "spatial/scalefactors_json.json"):
+            (folder / name).write_bytes(b"x")
+        rows.append(f"s{number}\tvisium\tdata/s{number}")
+    (checkout.root / "samples.tsv").write_text("\n".join(rows) + "\n")
+    config = checkout.configure("big.yaml", "study: big\nsamples: samples.tsv\n")
+    _, text = checkout.run("-n", "--quiet", "--configfile", config)
+    assert re.search(r"ingest_counts\s+200", text) or "200" in text

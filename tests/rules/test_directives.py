@@ -1,0 +1,132 @@
+"""Every rule carries every directive the house asks for."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def workflow(repo):
+    """Return the parsed demo workflow."""
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.types import OutputSettings, ResourceSettings
+    from snakemake.settings.enums import Quietness
+
+    before = Path.cwd()
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        made = api.workflow(ResourceSettings(cores=1), snakefile=repo / "Snakefile", workdir=repo)
+        parsed = made._workflow
+        parsed.include(made.snakefile, overwrite_default_target=True)
+        yield parsed
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def rules(workflow):
+    found = [rule for rule in workflow.rules if rule.name != "all"]
+    assert len(found) > 15
+    return found
+
+
+def all_of(rules, problem):
+    """Collect what is wrong with each rule, so that one run names them all."""
+    faults = {rule.name: problem(rule) for rule in rules}
+    return {name: fault for name, fault in faults.items() if fault}
+
+
+def test_log_benchmark_message_and_script(rules):
+    def problem(rule):
+        missing = [name for name in ("log", "benchmark", "message", "script") if not getattr(rule, name)]
+        return f"lacks {missing}" if missing else ""
+
+    assert not all_of(rules, problem)
+
+
+def test_benchmarks_are_json_lines(rules):
+    assert not all_of(rules, lambda rule: "" if str(rule.benchmark).endswith(".jsonl") else str(rule.benchmark))
+
+
+def test_conda_environment_exists(rules):
+    def problem(rule):
+        path = Path(str(rule.conda_env.file if hasattr(rule.conda_env, "file") else rule.conda_env))
+        return "" if rule.conda_env and path.is_file() else f"conda: {rule.conda_env}"
+
+    assert not all_of(rules, problem)
+
+
+def test_memory_grows_with_attempts_and_runtime_is_given(rules):
+    def problem(rule):
+        memory = rule.resources.get("mem_mb")
+        value = getattr(memory, "value", memory)
+        if not callable(value):
+            return "mem_mb is not a function of the attempt"
+        size = type("Files", (list,), {"size_mb": 100})()
+        first, second = (value(None, input=size, attempt=attempt) for attempt in (1, 2))
+        if second < 2 * first:
+            return f"mem_mb {first} then {second}"
+        return "" if "runtime" in rule.resources else "no runtime"
+
+    assert not all_of(rules, problem)
+
+
+def test_threads_are_set(rules, repo):
+    text = "\n".join(path.read_text() for path in (repo / "workflow" / "rules").glob("*.smk"))
+    blocks = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, flags=re.M | re.S))
+    assert not all_of(rules, lambda rule: "" if "    threads:" in blocks[rule.name] else "no threads")
+
+
+def test_training_rules_ask_for_a_gpu(rules):
+    tagged = {rule.name for rule in rules if "gpu" in rule.resources}
+    assert tagged == {"embed"}
+
+
+def test_library_hash_is_among_the_params(rules):
+    def problem(rule):
+        value = rule.params.get("library")
+        return "" if isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) else f"library={value!r}"
+
+    assert not all_of(rules, problem)
+
+
+def test_script_lies_in_its_stage(rules, repo):
+    def problem(rule):
+        stage = Path(rule.snakefile).stem
+        expected = repo / "workflow" / "scripts" / stage / f"{rule.name}.py"
+        return "" if expected.is_file() else f"no {expected.relative_to(repo)}"
+
+    assert not all_of(rules, problem)
+
+
+def test_outputs_are_ensured(rules):
+    def problem(rule):
+        loose = []
+        for output in rule.output:
+            ensured = (output.flags.get("ensure") or {}).get("non_empty")
+            if not ensured and "ingest_warnings" not in str(output):
+                loose.append(str(output))
+        return f"not ensured: {loose}" if loose else ""
+
+    assert not all_of(rules, problem)
+
+
+def test_figures_and_tables_are_in_the_report_with_caption_category_and_labels(rules):
+    def problem(rule):
+        faults = []
+        for output in rule.output:
+            report = output.flags.get("report")
+            if str(output).endswith(".png") and "simulated" not in str(output) and report is None:
+                faults.append(f"{output} is not in the report")
+            if report is not None:
+                if not Path(str(report.caption.get_path_or_uri(secret_free=True))).is_file():
+                    faults.append(f"{output}: no caption {report.caption}")
+                if not report.category or not report.labels:
+                    faults.append(f"{output}: category or labels missing")
+        return "; ".join(faults)
+
+    assert not all_of(rules, problem)
+
+
+def test_sample_wildcards_are_the_samples(workflow):
+    assert workflow.global_wildcard_constraints["sample"] == "P1_pre|P1_post|P2_pre|P2_post"

@@ -1,0 +1,582 @@
+"""Readers of every platform, on tiny inputs of every layout and on real data."""
+
+import subprocess
+import sys
+import time
+
+import h5py
+import ingest_cases as cases
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from histoweft.errors import InputError
+from histoweft.ingest.readers import PLATFORMS, SampleInput, discover, read, write_counts
+
+
+def codes(section):
+    return {w.code for w in section.warnings}
+
+
+def failing(**sheet):
+    with pytest.raises(InputError) as caught:
+        read(SampleInput("s1", **sheet))
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------ Visium
+
+
+@pytest.mark.parametrize("matrix", ["h5", "h5v2", "trio3", "trio2"])
+@pytest.mark.parametrize("table", ["csv", "csv_noheader", "list", "list.gz", "parquet"])
+def test_visium_layouts_give_the_same_section(tmp_path, matrix, table):
+    section = read(SampleInput("s1", "visium", cases.visium(tmp_path, matrix, table)))
+    assert (section.counts != cases.counts()).nnz == 0
+    assert section.counts.dtype == np.int32
+    assert list(section.obs.index) == cases.barcodes()
+    assert list(section.var.index) == cases.GENES
+    assert list(section.var["gene_id"]) == cases.IDS
+    frame = cases.positions()
+    np.testing.assert_allclose(section.xy_px, frame[["pxl_col_in_fullres", "pxl_row_in_fullres"]])
+    assert section.mpp == pytest.approx(1.0, rel=1e-3)
+    assert section.spot_diameter_um == 55
+    assert (section.image_kind, section.image_scale, section.image_size) == ("hires", 0.25, (200, 200))
+    assert list(section.obs["array_col"]) == list(frame["array_col"])
+    assert section.species == "human"
+
+
+def test_visium_outs_folder_is_found(tmp_path):
+    cases.visium(tmp_path / "run" / "outs")
+    found = discover("visium", tmp_path / "run")
+    assert not found.faults
+    assert found.roles["matrix"] == tmp_path / "run/outs/filtered_feature_bc_matrix.h5"
+    assert read(SampleInput("s1", "visium", tmp_path / "run")).counts.shape == (36, 8)
+
+
+def test_visium_with_lowres_image_only(tmp_path):
+    section = read(SampleInput("s1", "visium", cases.visium(tmp_path, images=("lowres",))))
+    assert (section.image_kind, section.image_scale, section.image_size) == ("lowres", 0.075, (60, 60))
+
+
+def test_visium_image_none_and_own_fullres_image(tmp_path):
+    cases.visium(tmp_path / "v")
+    assert read(SampleInput("s1", "visium", tmp_path / "v", image="none")).image is None
+    own = cases.picture(tmp_path / "slide.png", cases.SIDE, cases.SIDE)
+    section = read(SampleInput("s1", "visium", tmp_path / "v", image=own))
+    assert (section.image, section.image_kind, section.image_scale) == (own, "fullres", 1.0)
+
+
+def test_visium_missing_hires_factor_is_worked_out_from_lowres(tmp_path):
+    section = read(SampleInput("s1", "visium", cases.visium(tmp_path, factors={"tissue_hires_scalef": None})))
+    assert section.image_scale == pytest.approx(0.25)
+    assert "scale_factor" in codes(section)
+
+
+def test_visium_without_any_factor_is_a_fault_unless_the_option_says_it(tmp_path):
+    cases.visium(tmp_path, images=("hires",), factors={"tissue_hires_scalef": None, "tissue_lowres_scalef": None})
+    assert "no tissue_hires_scalef" in failing(platform="visium", path=tmp_path)
+    assert read(SampleInput("s1", "visium", tmp_path, options={"image_scale": 0.25})).image_scale == 0.25
+
+
+def test_visium_off_tissue_spots_are_dropped_or_kept(tmp_path):
+    cases.visium(tmp_path, "raw_h5", off=5)
+    section = read(SampleInput("s1", "visium", tmp_path))
+    assert section.counts.shape[0] == 31
+    assert section.dropped == {"off_tissue": 5}
+    assert {"off_tissue", "raw_matrix"} <= codes(section)
+    kept = read(SampleInput("s1", "visium", tmp_path, options={"keep_off_tissue": True}))
+    assert kept.counts.shape[0] == 36
+
+
+def test_visium_prefixed_names_of_two_samples_in_one_folder(tmp_path):
+    for name, seed in (("GSM1_A_", 1), ("GSM2_B_", 2)):
+        cases.write_h5(tmp_path / f"{name}filtered_feature_bc_matrix.h5", cases.counts(seed=seed), cases.barcodes())
+        cases.text(
+            tmp_path / f"{name}tissue_positions_list.csv.gz", cases.positions().to_csv(index=False, header=False)
+        )
+        cases.scalefactors(tmp_path).rename(tmp_path / f"{name}scalefactors_json.json")
+        cases.picture(tmp_path / f"{name}tissue_hires_image.png")
+    message = failing(platform="visium", path=tmp_path)
+    assert "2 samples" in message
+    assert str(tmp_path / "GSM1_A_") in message
+    section = read(SampleInput("s1", "visium", f"{tmp_path}/GSM2_B_"))
+    assert (section.counts != cases.counts(seed=2)).nnz == 0
+    assert section.image.name == "GSM2_B_tissue_hires_image.png"
+
+
+def test_visium_one_prefixed_sample_and_prefixed_trio(tmp_path):
+    cases.write_trio(tmp_path, cases.counts(), cases.barcodes(), prefix="GSM9_")
+    cases.text(tmp_path / "GSM9_tissue_positions.csv", cases.positions().to_csv(index=False))
+    section = read(SampleInput("s1", "visium", tmp_path))
+    assert section.counts.shape == (36, 8)
+    assert section.image is None
+
+
+def test_visium_barcode_suffix_is_repaired(tmp_path):
+    frame = cases.positions()
+    frame["barcode"] = frame["barcode"].str.removesuffix("-1")
+    section = read(SampleInput("s1", "visium", cases.visium(tmp_path, frame=frame)))
+    assert "barcode_suffix" in codes(section)
+    assert section.obs.index[0].endswith("-1")
+    np.testing.assert_allclose(section.xy_px[:, 0], frame["pxl_col_in_fullres"])
+
+
+def test_visium_partial_overlap_drops_and_counts(tmp_path):
+    section = read(SampleInput("s1", "visium", cases.visium(tmp_path, frame=cases.positions().iloc[:30])))
+    assert section.counts.shape[0] == 30
+    assert section.dropped["without_position"] == 6
+    assert any("6 of 36 barcodes" in w.message for w in section.warnings)
+
+
+def test_visium_positions_in_another_order_are_matched_by_barcode(tmp_path):
+    frame = cases.positions().sample(frac=1, random_state=0)
+    section = read(SampleInput("s1", "visium", cases.visium(tmp_path, frame=frame)))
+    expected = frame.set_index("barcode").loc[cases.barcodes(), "pxl_row_in_fullres"]
+    np.testing.assert_allclose(section.xy_px[:, 1], expected)
+
+
+def test_empty_spots_are_dropped_with_a_warning(tmp_path):
+    values = cases.counts().toarray()
+    values[3] = 0
+    section = read(SampleInput("s1", "visium", cases.visium(tmp_path, values=sparse.csr_matrix(values))))
+    assert section.dropped == {"empty": 1}
+    assert cases.barcodes()[3] not in section.obs.index
+
+
+def test_antibody_features_are_summed_into_obs(tmp_path):
+    cases.visium(tmp_path, "none")
+    types = [*cases.TYPES[:6], "Antibody Capture", "Antibody Capture"]
+    cases.write_h5(tmp_path / "filtered_feature_bc_matrix.h5", cases.counts(), cases.barcodes(), types=types)
+    section = read(SampleInput("s1", "visium", tmp_path))
+    assert list(section.var.index) == cases.GENES[:6]
+    expected = cases.counts().toarray()[:, 6:].sum(axis=1)
+    np.testing.assert_array_equal(section.obs["antibody_capture_counts"], expected)
+
+
+# --------------------------------------------------------------------------------------------------- Visium HD
+
+
+@pytest.mark.parametrize("level", ["", "binned_outputs", "binned_outputs/square_008um"])
+def test_visium_hd_from_any_level(tmp_path, level):
+    cases.visium_hd(tmp_path)
+    section = read(SampleInput("s1", "visium_hd", tmp_path / level))
+    assert (section.counts != cases.counts(seed=8)).nnz == 0
+    assert section.mpp == 0.5
+    assert section.spot_diameter_um == 8
+    assert (section.image is None) == (level == "binned_outputs/square_008um" or level == "binned_outputs")
+
+
+def test_visium_hd_bin_sizes(tmp_path):
+    cases.visium_hd(tmp_path, bins=(2, 16))
+    section = read(SampleInput("s1", "visium_hd", tmp_path, options={"bin_um": 16}))
+    assert section.obs.index[0].startswith("s_016um")
+    message = failing(platform="visium_hd", path=tmp_path)
+    assert "no square_008um" in message
+    assert "Bin sizes present: 2, 16" in message
+
+
+# ------------------------------------------------------------------------------------------------------ Xenium
+
+
+@pytest.mark.parametrize(("cells", "matrix"), [("csv.gz", "h5"), ("csv", "h5"), ("parquet", "h5"), ("csv.gz", "trio")])
+def test_xenium_layouts(tmp_path, cells, matrix):
+    frame = cases.xenium(tmp_path, cells, matrix)
+    section = read(SampleInput("s1", "xenium", tmp_path))
+    assert list(section.var.index) == cases.GENES
+    np.testing.assert_allclose(section.xy_px, frame[["x_centroid", "y_centroid"]])
+    assert section.mpp == 1
+    assert section.spot_diameter_um == pytest.approx(10)  # the disc of a cell of 25 pi um2
+    control = [c for c in section.obs if c.endswith("_counts")]
+    assert section.obs[control].sum(axis=1).eq(2).all()
+
+
+def test_xenium_with_an_image_needs_its_pixel_size(tmp_path):
+    frame = cases.xenium(tmp_path)
+    image = cases.picture(tmp_path / "he.png", 1300, 900)
+    assert "micrometres per pixel of the image" in failing(platform="xenium", path=tmp_path, image=image)
+    section = read(SampleInput("s1", "xenium", tmp_path, image=image, mpp=0.25))
+    np.testing.assert_allclose(section.xy_px, frame[["x_centroid", "y_centroid"]] / 0.25)
+    assert section.mpp == 0.25
+
+
+# --------------------------------------------------------------------------------------------------- legacy ST
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("table", ["selection", "alignment", "coordinates"])
+def test_st_layouts(tmp_path, transpose, table):
+    path, values, frame = cases.st(tmp_path, transpose=transpose, table=table, off=3)
+    section = read(SampleInput("s1", "st", path))
+    assert section.dropped == {"off_tissue": 3}
+    assert list(section.obs.index) == list(values.index[3:])
+    np.testing.assert_array_equal(section.counts.toarray(), values.to_numpy()[3:])
+    np.testing.assert_allclose(section.xy_px, frame[["pixel_x", "pixel_y"]].iloc[3:])
+    assert section.mpp == pytest.approx(4.0)  # 200 um are 50 px
+    assert section.image.name == "A1.jpg"
+
+
+def test_st_checkerboard_arrays_have_half_the_pitch(tmp_path):
+    path, _, _ = cases.st(tmp_path, checkerboard=True)
+    assert read(SampleInput("s1", "st", path)).mpp == pytest.approx(4.0)
+
+
+def test_st_stretched_pixels_are_said(tmp_path):
+    path, _, frame = cases.st(tmp_path, image=False)
+    frame["pixel_x"] *= 0.9
+    cases.text(tmp_path / "A1_selection.tsv", frame.to_csv(sep="\t", index=False))
+    section = read(SampleInput("s1", "st", path))
+    assert "stretched" in codes(section)
+    assert section.mpp == pytest.approx(4 / 0.9**0.5)
+
+
+def test_st_positions_column_and_several_sections_in_one_folder(tmp_path):
+    path, _, _ = cases.st(tmp_path, "A1")
+    cases.st(tmp_path, "B2", table=None, image=False)
+    other, _, _ = cases.st(tmp_path / "x", "C3", table="spots_of_C3", image=False)
+    assert discover("st", path).roles["positions"].name == "A1_selection.tsv"
+    assert discover("st", tmp_path / "B2.tsv.gz").image is None
+    given = tmp_path / "x" / "C3_spots_of_C3.tsv"
+    assert read(SampleInput("s1", "st", other, positions=given)).mpp == pytest.approx(4.0)
+
+
+def test_st_without_table_uses_the_names(tmp_path):
+    path, _, frame = cases.st(tmp_path, table=None, image=False)
+    section = read(SampleInput("s1", "st", path))
+    assert "no_positions" in codes(section)
+    np.testing.assert_array_equal(section.xy_px, frame[["x", "y"]])
+    assert section.mpp == pytest.approx(200.0)
+
+
+def test_st_scale_factor_applies_to_the_hires_image_only(tmp_path):
+    path, _, _ = cases.st(tmp_path, image=False)
+    cases.text(tmp_path / "scalefactors_json.json", '{"tissue_hires_scalef": 0.5}')
+    cases.picture(tmp_path / "image_hires.png", 300, 300)
+    section = read(SampleInput("s1", "st", path))
+    assert section.image_scale == 0.5
+    full = cases.picture(tmp_path / "slide" / "full.png", 600, 600)
+    assert read(SampleInput("s1", "st", path, image=full)).image_scale == 1.0
+
+
+# ------------------------------------------------------------------------------------------- h5ad, loom, scRNA
+
+
+def test_h5ad_takes_the_first_integer_matrix(tmp_path):
+    values = cases.counts()
+    logged = values.astype(np.float32).log1p()
+    in_layer = cases.h5ad(tmp_path / "layer.h5ad", logged, layers={"counts": values.astype(np.float32)})
+    section = read(SampleInput("s1", "h5ad", in_layer, mpp=1, labels="cell_type"))
+    assert (section.counts != values).nnz == 0
+    assert "counts_from" in codes(section)
+    assert list(section.obs["label"].iloc[:2]) == ["a", "b"]
+    in_raw = cases.h5ad(tmp_path / "raw.h5ad", logged, raw=values.astype(np.float32))
+    assert (read(SampleInput("s1", "h5ad", in_raw)).counts != values).nnz == 0
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_h5ad_matrix_kinds(tmp_path, kind):
+    values = cases.counts()
+    stored = {"csr": values, "csc": values.tocsc(), "dense": values.toarray().astype(np.float32)}[kind]
+    section = read(SampleInput("s1", "h5ad", cases.h5ad(tmp_path / "a.h5ad", stored)))
+    np.testing.assert_array_equal(section.counts.toarray(), values.toarray())
+
+
+def test_h5ad_coordinates_from_obs_and_subset(tmp_path):
+    obs = pd.DataFrame({"x": np.arange(36.0), "y": 2.0, "section": ["a"] * 18 + ["b"] * 18}, index=cases.barcodes())
+    path = cases.h5ad(tmp_path / "a.h5ad", spatial=False, obs=obs)
+    section = read(SampleInput("s1", "h5ad", path, subset="section=b", options={"obs_columns": ["section"]}))
+    assert section.dropped == {"subset": 18}
+    np.testing.assert_array_equal(section.xy_px[:, 0], np.arange(18, 36))
+    assert set(section.obs["section"]) == {"b"}
+    message = failing(platform="h5ad", path=path, subset="section=c")
+    assert "section=c, which no spot has" in message
+    assert "one of: a, b" in message
+    assert "Did you mean 'section'?" in failing(platform="h5ad", path=path, subset="sectoin=a")
+
+
+def test_h5ad_ensembl_index_with_symbol_column(tmp_path):
+    var = pd.DataFrame({"gene_symbols": [*cases.GENES[:7], "ACTB"]}, index=[f"{i}.2" for i in cases.IDS])
+    section = read(SampleInput("s1", "h5ad", cases.h5ad(tmp_path / "a.h5ad", var=var)))
+    assert list(section.var.index) == [*cases.GENES[:7], "ACTB-1"]
+    assert list(section.var["gene_id"]) == cases.IDS
+    assert {"gene_versions", "gene_duplicates"} <= codes(section)
+
+
+def test_h5ad_keeps_velocity_layers(tmp_path):
+    values = cases.counts()
+    path = cases.h5ad(tmp_path / "a.h5ad", layers={"unspliced": values * 2, "other": values})
+    section = read(SampleInput("s1", "h5ad", path))
+    assert list(section.layers) == ["unspliced"]
+    write_counts(section, tmp_path / "counts.h5ad")
+    import anndata as ad
+
+    back = ad.read_h5ad(tmp_path / "counts.h5ad")
+    np.testing.assert_array_equal(back.layers["unspliced"].toarray(), 2 * values.toarray())
+
+
+def test_non_integer_counts_policies(tmp_path):
+    values = cases.counts().astype(np.float32)
+    values.data[0] = 1.4
+    path = cases.h5ad(tmp_path / "a.h5ad", values)
+    message = failing(platform="h5ad", path=path)
+    assert "1.4 for gene" in message
+    assert "ingest.counts: round" in message
+    rounded = read(SampleInput("s1", "h5ad", path, options={"counts": "round"}))
+    assert rounded.counts.dtype == np.int32
+    assert rounded.counts.toarray().sum() == np.rint(values.data).sum()
+    kept = read(SampleInput("s1", "h5ad", path, options={"counts": "as_is"}))
+    assert kept.counts.dtype == np.float32
+    assert kept.counts.data[0] == np.float32(1.4)
+    assert {"counts_as_is"} <= codes(kept)
+
+
+def test_loom(tmp_path):
+    values = cases.loom(tmp_path / "a.loom")
+    section = read(SampleInput("s1", "h5ad", tmp_path / "a.loom", labels="Region", subset="Region!=Excluded", mpp=0.5))
+    np.testing.assert_array_equal(section.counts.toarray(), values[:7])
+    np.testing.assert_array_equal(section.xy_px[:, 0], np.arange(7) * 3.0)
+    assert list(section.obs["label"].cat.categories) == ["in"]
+
+
+def test_scrna_forms_agree(tmp_path):
+    values, cells = cases.counts(), cases.barcodes()
+    cases.write_h5(tmp_path / "a.h5", values, cells)
+    cases.write_trio(tmp_path / "trio", values, cells)
+    cases.h5ad(tmp_path / "a.h5ad", spatial=False)
+    table = pd.DataFrame(values.toarray().T, index=cases.GENES, columns=cells)
+    cases.text(tmp_path / "a.csv.gz", table.to_csv())
+    cases.text(tmp_path / "r.csv", table.to_csv().removeprefix(","))  # as R writes it: no name above the row names
+    for name in ("a.h5", "trio", "a.h5ad", "a.csv.gz", "r.csv"):
+        section = read(SampleInput("s1", "scrna", tmp_path / name))
+        np.testing.assert_array_equal(section.counts.toarray(), values.toarray(), err_msg=name)
+        assert list(section.obs.index) == cells, name
+        assert list(section.var.index) == cases.GENES, name
+        assert section.xy_px is None
+
+
+def test_scrna_table_with_genes_in_columns(tmp_path):
+    values, cells = cases.counts(), cases.barcodes()
+    cases.text(tmp_path / "a.csv", pd.DataFrame(values.toarray(), index=cells, columns=cases.IDS).to_csv())
+    section = read(SampleInput("s1", "scrna", tmp_path / "a.csv"))
+    np.testing.assert_array_equal(section.counts.toarray(), values.toarray())
+
+
+# ------------------------------------------------------------------------------------------------------ labels
+
+
+def test_labels_by_barcode_with_missing_rows(tmp_path):
+    cases.visium(tmp_path / "v")
+    rows = pd.DataFrame({"barcode": cases.barcodes()[:30], "layer": ["L1"] * 20 + ["NA"] * 10})
+    cases.text(tmp_path / "labels.tsv.gz", rows.to_csv(sep="\t", index=False))
+    section = read(SampleInput("s1", "visium", tmp_path / "v", labels=tmp_path / "labels.tsv.gz"))
+    assert section.obs["label"].isna().sum() == 16
+    assert section.obs["label"].value_counts().to_dict() == {"L1": 20}
+    assert "labels_partial" in codes(section)
+
+
+def test_labels_without_suffix_and_named_column(tmp_path):
+    cases.visium(tmp_path / "v")
+    names = [b.removesuffix("-1") for b in cases.barcodes()]
+    rows = pd.DataFrame({"Barcode": names, "region": ["r"] * 36, "cluster": ["c"] * 36})
+    path = cases.text(tmp_path / "labels.csv", rows.to_csv(index=False))
+    section = read(SampleInput("s1", "visium", tmp_path / "v", labels=path, labels_column="cluster"))
+    assert set(section.obs["label"]) == {"c"}
+    message = failing(platform="visium", path=tmp_path / "v", labels=path)
+    assert "one of: region, cluster" in message
+    assert "Did you mean 'region'?" in failing(
+        platform="visium", path=tmp_path / "v", labels=path, labels_column="regoin"
+    )
+
+
+def test_labels_by_rounded_array_position(tmp_path):
+    path, values, frame = cases.st(tmp_path / "st", image=False)
+    rows = pd.DataFrame(
+        {
+            "Row.names": [f"{i}x{i}" for i in range(1000, 1000 + len(frame))],
+            "x": frame["x"] + 0.02,
+            "y": frame["y"] - 0.02,
+            "label": [f"l{x}" for x in frame["x"]],
+        }
+    ).sample(frac=1, random_state=1)
+    table = cases.text(tmp_path / "labels.tsv", rows.to_csv(sep="\t", index=False))
+    section = read(SampleInput("s1", "st", path, labels=table))
+    assert list(section.obs["label"]) == [f"l{name.split('x')[0]}" for name in values.index]
+
+
+# ---------------------------------------------------------------------------------------- discovery and writing
+
+
+def test_discovery_imports_nothing_heavy(repo):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from histoweft.ingest import readers;"
+        "readers.discover('visium', '/nowhere'); readers.discover('st', '/nowhere');"
+        "print([m for m in ('numpy', 'pandas', 'scipy', 'h5py', 'anndata', 'PIL') if m in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(repo / "workflow" / "lib")], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "[]"
+
+
+def test_discovery_is_quick(tmp_path):
+    cases.visium(tmp_path)
+    discover("visium", tmp_path)
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        discover("visium", tmp_path)
+        times.append(time.perf_counter() - start)
+    assert np.median(times) < 0.003
+
+
+def test_discovery_lists_every_file_that_is_read(tmp_path):
+    cases.visium(tmp_path / "v")
+    labels = cases.text(tmp_path / "l.tsv", "barcode\tlabel\n")
+    found = discover("visium", tmp_path / "v", labels=labels)
+    names = [p.name for p in found.files]
+    assert names == [
+        "filtered_feature_bc_matrix.h5",
+        "tissue_positions.csv",
+        "scalefactors_json.json",
+        "l.tsv",
+        "tissue_hires_image.png",
+    ]
+
+
+def test_unknown_platform_names_the_nearest():
+    found = discover("visum", "/nowhere", where="samples.tsv, line 3")
+    (fault,) = found.faults.items
+    assert fault.where == "samples.tsv, line 3, column platform"
+    assert fault.hint == "Did you mean 'visium'?"
+    assert all(name in fault.expected for name in PLATFORMS)
+
+
+def test_written_counts_follow_the_contract(tmp_path):
+    import anndata as ad
+
+    cases.visium(tmp_path / "v", off=2)
+    rows = pd.DataFrame({"barcode": cases.barcodes()[:30], "layer": "L1"})
+    labels = cases.text(tmp_path / "l.csv", rows.to_csv(index=False))
+    sheet = SampleInput("s1", "visium", tmp_path / "v", patient="p", batch="b", condition="c", labels=labels, mpp=1.02)
+    section = read(sheet)
+    out = tmp_path / "out" / "counts.h5ad"
+    write_counts(section, out)
+    data = ad.read_h5ad(out)
+    assert data.X.format == "csr"
+    assert data.X.dtype == np.int32
+    assert list(data.obs.columns) == ["array_row", "array_col", "label"]
+    assert isinstance(data.obs["label"].dtype, pd.CategoricalDtype)
+    assert data.obs["label"].isna().sum() == 4
+    assert list(data.var.columns) == ["gene_id", "feature_type"]
+    np.testing.assert_array_equal(data.obsm["spatial"], section.xy_px)
+    np.testing.assert_allclose(data.obsm["spatial_um"], section.xy_px * 1.02)
+    about = data.uns["histoweft"]
+    assert (about["sample"], about["patient"], about["batch"], about["condition"]) == ("s1", "p", "b", "c")
+    assert (about["mpp"], about["image"], about["platform"]) == (1.02, True, "visium")
+    assert about["source_image_scale"] == 0.25
+    assert list(about["library_ids"]) == ["lib1"]
+    assert any(w.startswith("off_tissue") for w in about["warnings"])
+    assert [p.name for p in out.parent.iterdir()] == ["counts.h5ad"]
+
+
+def test_written_scrna_has_no_coordinates(tmp_path):
+    cases.write_h5(tmp_path / "a.h5", cases.counts(), cases.barcodes())
+    write_counts(read(SampleInput("s1", "scrna", tmp_path / "a.h5")), tmp_path / "counts.h5ad")
+    with h5py.File(tmp_path / "counts.h5ad") as handle:
+        assert list(handle["obsm"]) == []
+        assert not handle["uns/histoweft/image"][()]
+        assert np.isnan(handle["uns/histoweft/mpp"][()])
+
+
+def test_every_fault_of_a_sample_is_reported_at_once(tmp_path):
+    cases.visium(tmp_path, images=())
+    cases.text(tmp_path / "spatial" / "tissue_positions.csv", "a,b\n1,2\n")
+    (tmp_path / "filtered_feature_bc_matrix.h5").write_bytes(b"not hdf5")
+    cases.text(tmp_path / "spatial" / "scalefactors_json.json", "{")
+    message = failing(platform="visium", path=tmp_path)
+    assert message.startswith("3 faults")
+
+
+def test_unknown_option_names_the_nearest(tmp_path):
+    assert "Did you mean 'bin_um'?" in failing(platform="visium", path=cases.visium(tmp_path), options={"bin_umm": 8})
+
+
+# --------------------------------------------------------------------------------------------------- real data
+
+
+def test_real_visium_sections(real_data):
+    folder = real_data / "dlpfc_visium_libd" / "151673"
+    section = read(SampleInput("151673", "visium", folder, labels=folder / "layer_labels.tsv"))
+    assert section.counts.shape == (3639, 5000)
+    assert section.obs["label"].notna().sum() == 3611
+    assert section.image_kind == "lowres"
+    assert section.mpp == pytest.approx(0.7245, abs=1e-3)
+    assert section.species == "human"
+
+
+def test_real_cytassist_section(real_data):
+    section = read(SampleInput("fetus", "visium", real_data / "visium_cytassist_mouse_fetus"))
+    assert section.counts.shape == (2898, 19465)
+    assert section.library_ids == ["Placenta_S3"]
+    assert section.counts.sum() == pytest.approx(3.085e6, rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "spots"), [("MOB1", 379), ("MOB2", 407), ("MOB3", 438)])
+def test_real_st_bulb(real_data, name, spots):
+    section = read(SampleInput(name, "st", real_data / "st_mouse_olfactory_bulb" / f"{name}.tsv.gz"))
+    assert section.counts.shape == (spots, 1000)
+    assert section.image_size == (1905, 1905)
+    assert section.var.index[0] == "ENSMUSG00000064339"
+    assert section.species == "mouse"
+
+
+def test_real_her2st(real_data):
+    folder = real_data / "her2st"
+    a1 = read(SampleInput("A1", "st", folder / "A1/A1.tsv.gz", labels=folder / "A1/A1_labeled_coordinates.tsv"))
+    assert a1.counts.shape == (346, 15045)
+    assert a1.obs["label"].notna().all()
+    assert a1.image_scale == pytest.approx(2000 / 6954)
+    b1 = read(SampleInput("B1", "st", folder / "B1/B1.tsv.gz", labels=folder / "B1/B1_labeled_coordinates.tsv"))
+    assert (b1.image, b1.counts.shape) == (None, (295, 15109))
+    assert b1.obs["label"].nunique() == 5
+
+
+def test_real_xenium(real_data):
+    section = read(SampleInput("x", "xenium", real_data / "xenium_mouse_brain_tiny"))
+    assert section.counts.shape == (36553, 248)
+    assert section.dropped == {"empty": 49}
+    cells = pd.read_csv(real_data / "xenium_mouse_brain_tiny" / "cells.csv.gz", index_col=0)
+    cells.index = cells.index.astype(str)
+    expected = cells.loc[section.obs.index, "transcript_counts"]
+    np.testing.assert_array_equal(np.asarray(section.counts.sum(axis=1)).ravel(), expected)
+
+
+def test_real_merfish_and_osmfish(real_data):
+    path = real_data / "merfish_hypothalamus" / "merfish_hypothalamus.h5ad"
+    assert "a count that is not an integer" in failing(platform="h5ad", path=path, subset="bregma=0.26", mpp=1)
+    options = {"counts": "as_is"}
+    merfish = read(SampleInput("m", "h5ad", path, subset="bregma=0.26", labels="Cell_class", mpp=1, options=options))
+    assert merfish.counts.shape == (5584, 161)
+    assert merfish.obs["label"].nunique() == 16
+    path = real_data / "osmfish_sscortex" / "osmFISH_SScortex_mouse_all_cells.loom"
+    osmfish = read(SampleInput("o", "h5ad", path, subset="Region!=Excluded", labels="Region", mpp=0.065))
+    assert osmfish.counts.shape == (4839, 33)
+    assert osmfish.obs["label"].nunique() == 11
+
+
+def test_real_scrna(real_data):
+    pbmc = read(SampleInput("p", "scrna", real_data / "pbmc_facs_zheng" / "pbmc_facs.h5ad", labels="celltype_facs"))
+    assert pbmc.counts.shape == (3774, 16791)
+    assert pbmc.obs["label"].nunique() == 10
+    folder = real_data / "sc_mixology" / "original"
+    lines = read(
+        SampleInput(
+            "d",
+            "scrna",
+            folder / "sc_dropseq.count.csv.gz",
+            labels=folder / "sc_dropseq.metadata.csv.gz",
+            labels_column="cell_line_demuxlet",
+        )
+    )
+    assert lines.counts.shape == (225, 15127)
+    assert lines.obs["label"].value_counts().to_dict() == {"H1975": 86, "HCC827": 70, "H2228": 69}

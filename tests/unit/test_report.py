@@ -1,0 +1,665 @@
+"""Pages and assembled files: what stands in them, what must never stand in them."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from histoweft.io import CountsFile, CsrWriter, add_elements, write_graph, write_table
+from histoweft.metrics import metric_row, write_metrics
+from histoweft.report import facts as facts_of
+from histoweft.report import html, methods, render, sample_page, scores, study_page
+from histoweft.report.assemble import assemble, log_normalised
+
+EVIL = "<script>alert(1)</script>"
+N, G, VARIABLE, K = 150, 60, 20, 8
+CONFIG = {
+    "study": "demo",
+    "title": f"Study {EVIL}",
+    "samples": "/home/somebody/secret/place/samples.tsv",
+    "data_root": "/home/somebody/secret/place",
+    "seed": 7,
+    "ingest": {"counts": "integer", "working_mpp": 1.0},
+    "expression": {
+        "qc": {
+            "min_genes": 200, "min_counts": 0, "max_counts": 30000, "max_genes": None, "max_pct_mito": 12.5,
+            "min_spots": 3, "mito_genes": [], "mads": None, "doublets": "none",
+        },
+        "features": {"target_sum": 10000, "flavour": "seurat", "n_top": 2000, "n_components": 30, "scale": False},
+        "neighbours": 15, "resolutions": [0.5, 1.0], "resolution": 1.0, "stability_seeds": 5, "umap_min_dist": 0.5,
+        "markers_per_cluster": 4,
+    },
+    "integration": {
+        "methods": ["none", "harmony"], "batch": "sample", "n_top": 1500, "n_components": 20, "resolution": 0.8,
+    },
+    "report": {"author": ""},
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a browser would see in a page: tags, what they would load, text."""
+
+    LOADS = frozenset({"src", "srcset", "data", "poster", "background", "action", "formaction"})
+
+    def __init__(self, markup):
+        super().__init__()
+        self.tags, self.loads, self.images, self.anchors, self.links, self.text = [], [], [], set(), [], []
+        self.feed(markup)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.loads += [attributes[name] for name in attributes if name in self.LOADS]
+        if tag in ("link", "base"):
+            self.loads.append(attributes["href"])
+        if tag == "img":
+            self.images.append(attributes)
+        if tag == "a":
+            self.links.append(attributes["href"])
+        if "id" in attributes:
+            self.anchors.add(attributes["id"])
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def picture(path, size=(60, 40), colour=(200, 120, 90)):
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return str(path)
+
+
+def make_sample(folder, sample, *, located=True, seed=0):
+    """Write what the earlier steps would have written for one sample."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    dense = rng.poisson(1.0, (N, G))
+    dense[:, 0] += 1
+    counts = sp.csr_matrix(dense.astype(np.int32))
+    names = pd.Index([f"{sample}_{i}" for i in range(N)])
+    genes = pd.Index([f"G{i}" for i in range(G)])
+    var = pd.DataFrame({"gene_id": [f"ENS{i}" for i in range(G)], "feature_type": "Gene Expression"}, index=genes)
+    xy = rng.uniform(0, 2000, (N, 2))
+    about = {
+        "sample": sample, "patient": f"patient {EVIL}", "batch": "run1", "condition": "a & b", "platform": "visium",
+        "mpp": 0.5, "spot_diameter_um": 55.0, "image": located, "image_scale": 0.5, "species": "mouse",
+    }  # fmt: skip
+    obsm = {"spatial": xy, "spatial_um": xy * 0.5} if located else {}
+    label = pd.Categorical(rng.choice(["L1", "L2", EVIL], N), categories=["L1", "L2", EVIL])
+    obs = pd.DataFrame({"array_row": np.arange(N), "label": label}, index=names)
+    with CsrWriter(folder / "counts.h5ad", G, np.int32) as writer:
+        writer.append(sp.vstack([counts, counts[:300]], format="csr"))
+        both = pd.concat([obs, obs.rename(index=lambda name: f"{name}b")])
+        twice = {name: np.vstack([value, value]) for name, value in obsm.items()}
+        writer.finish(both, var, obsm=twice, uns={"histoweft": about})
+    obs["n_genes"], obs["n_counts"], obs["pct_mito"] = (dense > 0).sum(1), dense.sum(1).astype(float), 1.0
+    with CsrWriter(folder / "filtered.h5ad", G, np.int32) as writer:
+        writer.append(counts)
+        writer.finish(obs, var, obsm=obsm, uns={"histoweft": about})
+    chosen = np.sort(rng.choice(G, VARIABLE, replace=False))
+    known = var.iloc[chosen].assign(means=1.5, dispersions_norm=2.0, rank=np.arange(1, VARIABLE + 1))
+    with CsrWriter(folder / "features.h5ad", VARIABLE, np.float32) as writer:
+        writer.append(log_normalised(counts, 1e4)[:, chosen])
+        writer.finish(pd.DataFrame(index=names), known)
+    pca = rng.normal(size=(N, K)).astype(np.float32)
+    loadings = {"obsm/X_pca": pca, "varm/PCs": rng.normal(size=(VARIABLE, K))}
+    ratio = np.linspace(0.2, 0.01, K)
+    add_elements(folder / "features.h5ad", {**loadings, "uns/pca": {"variance": ratio, "variance_ratio": ratio}})
+    graph = sp.random(N, N, 0.1, random_state=1, format="csr", dtype=np.float32)
+    graph = graph + graph.T
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    write_graph(folder / "neighbours.npz", graph.tocsr(), graph.tocsr())
+    clusters = rng.integers(0, 11, N).astype(str).astype(object)
+    write_table(pd.DataFrame({"leiden_0.5": clusters, "leiden": clusters}, index=names), folder / "clusters.parquet")
+    umap = pd.DataFrame(rng.normal(size=(N, 2)), columns=["umap_1", "umap_2"], index=names)
+    write_table(umap, folder / "umap.parquet")
+    (folder / "ingest_warnings.txt").write_text(
+        f"off_tissue: 12 spots left out {EVIL}\nmpp: read from /home/somebody/secret/place/scalefactors.json\n"
+    )
+    qc = [
+        ("min_genes", "fewer than 200 genes", "barcodes", 200, 140, 140, 160),
+        ("max_counts", "more than 30,000 counts", "barcodes", 3e4, 12, 10, 150),
+        ("min_spots", "found in fewer than 3 spots", "genes", 3, 0, 0, 60),
+    ]
+    columns = ["filter", "rule", "axis", "threshold", "removed_alone", "removed", "remaining"]
+    pd.DataFrame(qc, columns=columns).to_csv(folder / "qc.tsv", sep="\t", index=False)
+    stable = {
+        "resolution": [0.5, 1.0], "ari_mean": [0.97, 0.512], "ari_min": [0.9, 0.41], "clusters_median": [5.0, 11.0],
+        "clusters_min": [5, 10], "clusters_max": [6, 12], "seeds": [5, 5],
+    }  # fmt: skip
+    pd.DataFrame(stable).to_csv(folder / "stability.tsv", sep="\t", index=False)
+    row = {"study": "demo", "stage": "expression", "task": "domains", "sample": sample, "protocol": "truth"}
+    row |= {"metric": "ari", "n": N}
+    write_metrics(
+        [
+            metric_row(method="model", value=0.734, note="default; resolution 1", **row),
+            metric_row(method="floor:leiden", value=0.3, **row),
+            metric_row(method="floor:one cluster", value=0.0, **row),
+        ],
+        folder / "expression.tsv",
+    )
+    top = pd.DataFrame(
+        {
+            "cluster": [str(c) for c in range(11) for _ in range(4)], "rank": [1, 2, 3, 4] * 11,
+            "gene": [f"G{i}" for i in range(44)], "auroc": 0.91, "log2_fold_change": 2.25, "pct_in": 88.0,
+            "pct_out": 12.0, "p_adjusted": 3e-9,
+        }
+    )  # fmt: skip
+    top.to_csv(folder / "top_markers.tsv", sep="\t", index=False)
+    for name in ("qc", "features", "clusters", "stability", "markers"):
+        picture(folder / "figures" / f"{name}.png")
+    return folder
+
+
+def write_image(path, size=(1000, 800), scale=0.5):
+    import tifffile
+
+    image = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    options = {"tile": (256, 256), "photometric": "rgb", "compression": "deflate", "metadata": None}
+    with tifffile.TiffWriter(path) as tif:
+        facts = json.dumps({"um_per_px": 1.0, "scale": scale})
+        tif.write(image, subifds=2, description=facts, **options)
+        for step in (2, 4):
+            tif.write(image[::step, ::step], subfiletype=1, **options)
+    return path
+
+
+def paths_of(folder):
+    return {
+        "counts": folder / "counts.h5ad", "filtered": folder / "filtered.h5ad", "clusters": folder / "clusters.parquet",
+        "qc": folder / "qc.tsv", "stability": folder / "stability.tsv", "metrics": folder / "expression.tsv",
+        "warnings": folder / "ingest_warnings.txt",
+    }  # fmt: skip
+
+
+def captions_of(repo):
+    return sorted(str(path) for path in (repo / "workflow" / "report").glob("*.rst"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root = tmp_path_factory.mktemp("study")
+    make_sample(root / "A1", "A1", seed=1)
+    make_sample(root / "B2", "B2", located=False, seed=2)
+    write_image(root / "A1" / "image.tif")
+    return root
+
+
+@pytest.fixture(scope="module")
+def sample_markup(study, repo):
+    """Return the page of A1, made by a whole papermill run."""
+    folder = study / "A1"
+    inputs = paths_of(folder) | {"top_markers": folder / "top_markers.tsv"}
+    inputs["figures"] = sorted(str(path) for path in (folder / "figures").glob("*.png"))
+    sample_page.write(
+        inputs, captions_of(repo), CONFIG, "A1", notebook=repo / "workflow" / "notebooks" / "sample.ipynb",
+        facts_path=folder / "facts.json", executed=folder / "A1.ipynb", output=folder / "A1.html",
+    )  # fmt: skip
+    return (folder / "A1.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def study_markup(study, repo, sample_markup):
+    """Return the page of the study, made by a whole papermill run."""
+    for sample in ("A1", "B2"):
+        found = facts_of.sample_facts(**paths_of(study / sample), resolution=1.0)
+        (study / sample / "facts.json").write_text(json.dumps(found), encoding="utf-8")
+    row = {"study": "demo", "stage": "integration", "task": "integration", "sample": "all", "protocol": "truth", "n": 9}
+    write_metrics(
+        [
+            metric_row(method=method, metric=metric, value=value, **row)
+            for method, metric, value in (
+                ("harmony", "scib_total", 0.611), ("floor:none", "scib_total", 0.655), ("harmony", "ilisi", 0.4),
+                ("floor:none", "ilisi", 0.1),
+            )
+        ],
+        study / "metrics.tsv",
+    )  # fmt: skip
+    said = {"best": "none", "text": f"Doing nothing was best: total 0.655 {EVIL}.", "warnings": ["confounded & so on"]}
+    (study / "verdict.json").write_text(json.dumps(said))
+    figures = [picture(study / "integration" / f"{name}.png") for name in ("scores", "umaps", "section_effect")]
+    row = {"line": 2, "clinical": {"grade": "III"}, "patient": EVIL, "platform": "visium", "image": "", "mpp": None}
+    sheet = {s: {"sample": s, "path": f"/home/somebody/secret/place/{s}", **row} for s in ("A1", "B2")}
+    study_page.write(
+        {
+            "facts": [study / s / "facts.json" for s in sheet], "metrics": study / "metrics.tsv",
+            "clusters": [study / s / "figures" / "clusters.png" for s in sheet], "verdict": study / "verdict.json",
+            "integration": figures,
+        },
+        captions_of(repo), CONFIG, sheet, notebook=repo / "workflow" / "notebooks" / "study.ipynb",
+        executed=study / "index.ipynb", output=study / "index.html", methods_path=study / "methods.txt",
+    )  # fmt: skip
+    return (study / "index.html").read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------------- pieces
+
+
+def test_text_is_escaped_wherever_it_goes():
+    parts = [
+        html.paragraph(EVIL),
+        html.section(EVIL, EVIL),
+        html.table([EVIL], [[EVIL]]),
+        html.notice("warning", EVIL, [EVIL, EVIL]),
+        html.key_numbers([(EVIL, EVIL, EVIL)]),
+        html.caption(EVIL),
+        html.remark(f"off_tissue: {EVIL}"),
+        render.page(EVIL, html.paragraph(EVIL), study=EVIL, up=(f'x"{EVIL}', EVIL), made=EVIL),
+    ]
+    for part in parts:
+        assert EVIL not in str(part)
+        assert "&lt;script&gt;" in str(part)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (12345, "12,345"), (0, "0"), (0.73449, "0.734"), (12.3456, "12.3"), (3.2e-9, "3.2e−9"), (-2.5, "−2.50"),
+        (None, "–"), (float("nan"), "–"), (float("inf"), "∞"), (123456.7, "123,457"), (np.int64(5000), "5,000"),
+        (0.9996, "1.00"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_for_people(value, text):
+    assert html.number(value) == text
+
+
+def test_percent_never_rounds_to_all_or_nothing():
+    assert html.percent(1999, 2000) == ">99 %"
+    assert html.percent(1, 2000) == "<1 %"
+    assert html.percent(2000, 2000) == "100 %"
+    assert html.percent(0, 0) == "–"
+
+
+def test_paths_of_the_machine_are_shortened():
+    assert html.portable("see /home/me/data/run1/spatial/x.json, please") == "see …/x.json, please"
+    assert html.portable("/base/of/it/file.tsv", base="/base/of") == "it/file.tsv"
+    assert html.portable(r"C:\Users\me\data\x.tsv") == "…/x.tsv"
+    for plain in ("counts / genes", "https://doi.org/10.1/abc", "results/demo/x.tsv", "5 um/pixel and 3/4"):
+        assert html.portable(plain) == plain
+    assert html.portable_values({"a": ["/x/y/z/w"], "b": 1}) == {"a": ["…/w"], "b": 1}
+
+
+def test_a_table_sets_numbers_right_and_marks_gaps():
+    markup = str(html.table(["name", "value"], [["a", 1.5], ["b", None], ["c", 1200]], row_kinds=["", "floor", ""]))
+    assert markup.count('class="n"') == 4
+    assert '<td class="n">1.50</td>' in markup
+    assert '<td class="n">–</td>' in markup
+    assert '<td class="n">1,200</td>' in markup
+    assert '<tr class="floor"><td>b' in markup
+    assert "Nothing to show" in str(html.table(["a"], []))
+
+
+def test_a_figure_holds_its_picture(tmp_path):
+    path = picture(tmp_path / "x.png", (64, 32))
+    page = Page(str(html.figure(path, 'the "alt"', "caption", "qc")))
+    assert page.images[0]["src"].startswith("data:image/png;base64,")
+    assert (page.images[0]["width"], page.images[0]["height"]) == ("64", "32")
+    assert page.images[0]["alt"] == 'the "alt"'
+    assert "Drawn by rule qc" in page.words
+    Path(path).write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="not a png"):
+        html.figure(path, "", "")
+
+
+def test_a_warning_shows_its_sentence_first():
+    assert str(html.remark("off_tissue: 3 spots")) == '3 spots <span class="tag">off_tissue</span>'
+    assert str(html.remark("only 4 spots are left: too few")) == "Only 4 spots are left: too few"
+
+
+def test_every_caption_named_in_the_rules_exists_and_renders(repo):
+    rules = "".join(path.read_text() for path in (repo / "workflow" / "rules").glob("*.smk"))
+    named = set(re.findall(r'shown\(\s*[^"]*"[^"]*"[^"]*"([a-z_]+)"', rules))
+    named |= set(re.findall(r'shown\([^()]*(?:\([^()]*\))?[^()"]*"(?:[^"]*)",\s*"([a-z_]+)"', rules))
+    assert {"qc_figure", "study_page", "integration_effect"} <= named
+    for name in named:
+        path = repo / "workflow" / "report" / f"{name}.rst"
+        assert path.is_file(), name
+        text = html.caption_text(path, "S1")
+        assert "{{" not in text
+        assert 2 <= len(re.findall(r"[.](?:\s|$)", text)) <= 8, name
+        assert "``" not in str(html.caption(text)), name
+
+
+def test_captions_are_rst_that_docutils_reads_without_a_word(repo):
+    core = pytest.importorskip("docutils.core")
+    for path in (repo / "workflow" / "report").glob("*.rst"):
+        core.publish_string(html.caption_text(path, "S1"), writer="null", settings_overrides={"halt_level": 2})
+
+
+# ----------------------------------------------------------------------------------------------------------- facts
+
+
+def test_facts_are_the_numbers_of_the_files(study):
+    found = facts_of.sample_facts(**paths_of(study / "A1"), resolution=1.0)
+    assert (found["barcodes_in"], found["barcodes"], found["genes"]) == (2 * N, N, G)
+    with CountsFile(study / "A1" / "filtered.h5ad") as filtered:
+        assert found["median_counts"] == filtered.obs()["n_counts"].median()
+    assert found["clusters"] == 11
+    assert list(found["cluster_sizes"]) == [str(c) for c in range(11)]
+    assert sum(found["cluster_sizes"].values()) == N
+    assert found["label_ari"] == 0.734
+    assert found["unit"] == "spots"
+    assert found["located"]
+    assert not facts_of.sample_facts(**paths_of(study / "B2"), resolution=1.0)["located"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_what_stands_out_becomes_a_warning(study):
+    found = facts_of.sample_facts(**paths_of(study / "A1"), resolution=1.0)
+    text = "\n".join(found["warnings"])
+    assert "unstable" in text
+    assert "0.51" in text
+    assert "secret" not in text
+    assert "removed" not in text  # exactly half is not more than half
+    found |= {"barcodes": 80, "clusters": 1, "stability": []}
+    text = "\n".join(facts_of.own_warnings(found))
+    assert "quality control removed 73 % of the spots (220 of 300); 140 of them by “fewer than 200 genes”" in text
+    assert "only 80 spots are left" in text
+    assert "one cluster" in text
+    assert "unstable" not in text
+    good = found | {"barcodes": 290, "clusters": 4}
+    assert facts_of.own_warnings(good) == []
+
+
+# --------------------------------------------------------------------------------------------------------- methods
+
+
+def paragraph_of(changes=None, samples=2, **versions):
+    config = json.loads(json.dumps(CONFIG))
+    for option, value in (changes or {}).items():
+        *parents, last = option.split(".")
+        place = config
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    facts = {"platform": "visium", "unit": "spots", "barcodes_in": 1200, "barcodes": 1100, "image": True}
+    facts = [facts | {"patient": f"P{i}"} for i in range(samples)]
+    return methods.methods(config, facts, {"igraph": "0.11.8", "snakemake": "9.27.1", **versions})
+
+
+def test_methods_say_the_settings_of_the_run():
+    text, cited = paragraph_of(scanpy="1.11.5")
+    for words in (
+        "fewer than 200 detected genes, more than 30,000 counts or more than 12.5 % mitochondrial counts",
+        "fewer than 3 of the remaining spots", "2,200 spots were left", "scaled to a sum of 10,000",
+        "2,000 most variable genes", "30 principal components", "15 nearest neighbours", "igraph 0.11.8",
+        "resolution 1; resolutions 0.5 were", "5 runs", "Harmony", "no integration", "1,500 genes", "seed 7",
+        "Snakemake 9.27.1",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "Scrublet" not in text
+    assert "scVI" not in text
+    assert "absolute deviations" not in text
+    assert {"Traag et al., 2019", "Korsunsky et al., 2019", "Luecken et al., 2022"} <= set(cited)
+    assert set(cited) <= set(methods.REFERENCES)
+    for name in cited:
+        assert name in text
+    assert "<" not in text
+
+
+def test_methods_change_with_the_options():
+    options = {
+        "expression.qc.doublets": "remove", "expression.qc.mads": 5, "expression.features.flavour": "pearson",
+        "expression.qc.min_genes": 0, "expression.qc.max_counts": None, "expression.qc.max_pct_mito": None,
+        "expression.stability_seeds": 1, "integration.methods": ["none", "scvi"],
+    }  # fmt: skip
+    text, cited = paragraph_of(options, scanpy="1.11.5")
+    assert "Scrublet (Wolock et al., 2019), as implemented in Scanpy 1.11.5" in text
+    assert "5 median absolute deviations" in text
+    assert "Pearson residuals" in text
+    assert "detected genes" not in text
+    assert "Rand" not in text
+    assert "Lopez et al., 2018" in cited
+    assert "Korsunsky et al., 2019" not in cited
+    single, _ = paragraph_of(samples=1)
+    assert single.startswith("1 section (Visium; 1,200 spots) was analysed")
+    assert "Batch" not in single
+
+
+def test_versions_are_the_installed_ones_or_the_pinned(tmp_path):
+    (tmp_path / "integration.lock.txt").write_text(
+        "# x\nscvi-tools==9.9.9 \\\n    --hash=sha256:00\nnumpy==0.0.1 ; a\n"
+    )
+    found = methods.installed_versions(tmp_path)
+    assert found["numpy"] == np.__version__
+    from importlib import metadata
+
+    try:
+        assert found["scvi-tools"] == metadata.version("scvi-tools")
+    except metadata.PackageNotFoundError:
+        assert found["scvi-tools"] == "9.9.9"
+
+
+# ---------------------------------------------------------------------------------------------------------- scores
+
+
+def test_scores_stand_beside_the_best_floor():
+    assert scores.against_floor(0.7, [0.5, 0.6], "ari") == (pytest.approx(0.1), "better")
+    assert scores.against_floor(0.7, [0.5, 0.6], "rmse") == (pytest.approx(0.2), "worse")
+    assert scores.against_floor(0.7, [], "ari") is None
+    assert scores.against_floor(0.6, [0.6], "ari")[1] == "equal"
+
+
+def test_the_evidence_table_puts_floors_first(study):
+    words = Page(str(scores.evidence(scores.read_scores(study / "A1" / "expression.tsv")))).words
+    assert words.index("one cluster") < words.index("model")
+    assert "+0.434, better" in words
+    assert words.count("floor") >= 1
+
+
+# ----------------------------------------------------------------------------------------------------------- pages
+
+
+def assert_safe_and_whole(markup):
+    page = Page(markup)
+    assert "script" not in page.tags
+    assert "iframe" not in page.tags
+    assert all(address.startswith("data:") for address in page.loads), [a[:80] for a in page.loads]
+    assert not re.search(r"@import|url\(", markup)
+    assert EVIL not in markup
+    assert "secret" not in markup
+    for link in page.links:
+        assert link.startswith(("#", "https://doi.org/")) or re.fullmatch(r"[\w.-]+\.html(#[\w-]+)?", link), link
+        if link.startswith("#"):
+            assert link[1:] in page.anchors
+    for image in page.images:
+        assert image["alt"]
+    assert "prefers-color-scheme: dark" in markup
+    assert "@media print" in markup
+    return page
+
+
+def test_the_sample_page(sample_markup):
+    page = assert_safe_and_whole(sample_markup)
+    assert len(page.images) == 5
+    assert "alert(1)" in page.words  # shown as text
+    for words in (
+        "150", "50 %", "0.734", "0.512", "resolution 1", "µm per pixel", "12 spots left out", "fewer than 200 genes",
+        "G43", "2.25", "3.0e−9", "a & b", "n_top: 2000", "Drawn by rule leiden", "This file is complete in itself",
+    ):  # fmt: skip
+        assert words in page.words, words
+    contents = [link for link in page.links if link.startswith("#")]
+    assert contents[0] == "#content"
+    parts = "key-numbers quality-control clusters variable-genes-and-components stability markers scores"
+    assert contents[1:] == [f"#{part}" for part in [*parts.split(), "settings-and-versions"]]
+    assert page.words.index("warnings") < page.words.index("Spots kept")
+
+
+def test_the_executed_notebook_is_kept(sample_markup, study, repo):
+    kept = json.loads((study / "A1" / "A1.ipynb").read_text(encoding="utf-8"))
+    assert any("injected-parameters" in cell["metadata"].get("tags", []) for cell in kept["cells"])
+    assert all(cell["execution_count"] for cell in kept["cells"] if cell["cell_type"] == "code")
+    assert str(repo) not in json.dumps(kept)
+
+
+def test_notebooks_in_the_repository_hold_no_output(repo):
+    for path in (repo / "workflow" / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            assert not cell.get("outputs"), path
+            assert len(cell["source"]) <= 15
+
+
+def test_the_study_page(study_markup, study):
+    page = assert_safe_and_whole(study_markup)
+    assert len(page.images) == 5  # two thumbnails, three figures
+    for words in (
+        "2 sections", "600 spots came in and 300 (50 %) passed", "Doing nothing was best", "0.655", "−0.044, worse",
+        "Confounded & so on", "grade", "III", "min_genes: 200", "./histoweft --configfile config.yaml",
+    ):  # fmt: skip
+        assert words in page.words, words
+    assert {"A1.html", "B2.html", "A1.html#clusters"} <= set(page.links)
+    assert page.words.index("none floor") < page.words.index("harmony 0.4")
+    text = (study / "methods.txt").read_text(encoding="utf-8").strip()
+    assert text in page.words
+    assert "\n" not in text
+
+
+def test_a_study_of_one_section_has_no_integration():
+    assert str(study_page.integration("", {}, "", {})) == ""
+
+
+def test_a_short_verdict_will_do(study, tmp_path, repo, study_markup):
+    path = tmp_path / "verdict.json"
+    path.write_text('{"best": "harmony"}')
+    captions = {Path(p).stem: html.caption_text(p) for p in captions_of(repo)}
+    words = Page(str(study_page.integration(str(path), {}, str(study / "metrics.tsv"), captions))).words
+    assert "Best: harmony" in words
+    assert "No verdict was written" in words
+
+
+def test_the_commit_is_that_of_the_workflow_alone(tmp_path):
+    import subprocess
+
+    assert study_page.commit(tmp_path) == ""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "x").write_text("1")
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "-C", str(tmp_path), "add", "x"], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), *name, "commit", "-qm", "x"], check=True)
+    assert re.fullmatch(r"[0-9a-f]{40}", study_page.commit(tmp_path))
+    (tmp_path / "x").write_text("2")
+    assert "not committed" in study_page.commit(tmp_path)
+    (tmp_path / "inner").mkdir()
+    assert study_page.commit(tmp_path / "inner") == ""
+
+
+# ------------------------------------------------------------------------------------------------------- assembled
+
+
+def assemble_sample(folder, sample, image, output):
+    names = ["filtered.h5ad", "features.h5ad", "neighbours.npz", "clusters.parquet", "umap.parquet"]
+    keys = ["filtered", "features", "graph", "clusters", "umap"]
+    paths = {key: folder / name for key, name in zip(keys, names, strict=True)}
+    assemble(output, sample=sample, image=image, target_sum=1e4, neighbours=15, **paths)
+    return output
+
+
+def test_normalised_rows_sum_to_the_target():
+    counts = sp.csr_matrix(np.array([[1, 3, 0], [0, 0, 0], [5, 0, 5]], dtype=np.int32))
+    values = log_normalised(counts, 100.0)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(np.expm1(values.toarray()).sum(axis=1), [100, 0, 100], rtol=1e-5)
+    assert counts.data.tolist() == [1, 3, 5, 5]
+
+
+@pytest.fixture(scope="module")
+def assembled(study, tmp_path_factory):
+    import anndata
+
+    path = tmp_path_factory.mktemp("assembled") / "A1.h5ad"
+    return anndata.read_h5ad(assemble_sample(study / "A1", "A1", study / "A1" / "image.tif", path))
+
+
+def test_the_assembled_file_has_the_usual_slots(assembled, study):
+    with CountsFile(study / "A1" / "filtered.h5ad") as filtered:
+        counts = filtered.matrix()
+    assert sp.issparse(assembled.X)
+    assert assembled.X.dtype == np.float32
+    assert (assembled.layers["counts"] != counts).nnz == 0
+    np.testing.assert_allclose(assembled.X.toarray(), log_normalised(counts, 1e4).toarray())
+    assert {"n_genes", "n_counts", "label", "leiden", "leiden_0.5", "sample", "patient", "condition"} <= set(
+        assembled.obs
+    )
+    assert list(assembled.obs["leiden"].cat.categories) == [str(c) for c in range(11)]
+    assert assembled.var["highly_variable"].sum() == VARIABLE
+    assert assembled.var["means"].notna().sum() == VARIABLE
+    assert assembled.obsm["X_pca"].shape == (N, K)
+    assert assembled.obsm["X_umap"].shape == (N, 2)
+    assert assembled.varm["PCs"].shape == (G, K)
+    assert np.abs(assembled.varm["PCs"][~assembled.var["highly_variable"]]).sum() == 0
+    np.testing.assert_allclose(assembled.obsm["spatial_um"], assembled.obsm["spatial"] * 0.5)
+    assert assembled.obsp["connectivities"].shape == (N, N)
+    assert len(assembled.uns["leiden_colors"]) == 11
+    assert len(assembled.uns["label_colors"]) == 3
+
+
+def test_colours_are_those_of_the_figures(assembled):
+    from histoweft.plotting import category_colours
+
+    assert list(assembled.uns["leiden_colors"]) == list(category_colours([str(c) for c in range(11)]).values())
+
+
+def test_the_image_lies_under_the_spots(assembled):
+    slot = assembled.uns["spatial"]["A1"]
+    assert slot["images"]["hires"].shape == (800, 1000, 3)
+    assert max(slot["images"]["lowres"].shape) == 600
+    factors = slot["scalefactors"]
+    assert factors["tissue_hires_scalef"] == pytest.approx(0.5)
+    assert factors["tissue_lowres_scalef"] == pytest.approx(0.3)
+    assert factors["spot_diameter_fullres"] == pytest.approx(110)
+    assert (assembled.obsm["spatial"] * factors["tissue_hires_scalef"]).max() <= 1000
+
+
+def test_a_large_image_is_reduced(tmp_path):
+    from histoweft.report.assemble import spatial_slot
+
+    write_image(tmp_path / "large.tif", (5200, 2600), scale=1.0)
+    slot = spatial_slot(tmp_path / "large.tif", {}, np.array([[0, 0], [0, 10], [10, 0.0]]))
+    assert 1000 <= max(slot["images"]["hires"].shape) <= 2000
+    assert slot["scalefactors"]["tissue_hires_scalef"] == pytest.approx(slot["images"]["hires"].shape[1] / 5200)
+    assert slot["scalefactors"]["spot_diameter_fullres"] == pytest.approx(8.5)
+    assert "fiducial_diameter_fullres" not in slot["scalefactors"]
+
+
+def test_a_sample_without_positions_has_no_spatial_slots(study, tmp_path):
+    with h5py.File(assemble_sample(study / "B2", "B2", None, tmp_path / "B2.h5ad")) as file:
+        assert "spatial" not in file["obsm"]
+        assert "spatial" not in file["uns"]
+        assert "X_pca" in file["obsm"]
+
+
+def test_scanpy_and_squidpy_work_on_it(assembled, tmp_path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import scanpy as sc
+
+    adata = assembled.copy()
+    sc.tl.leiden(adata, key_added="again", flavor="igraph", n_iterations=2, directed=False)
+    sc.tl.rank_genes_groups(adata, "leiden_0.5", method="t-test")
+    sc.tl.paga(adata, groups="leiden")
+    sc.tl.diffmap(adata, n_comps=5)
+    assert adata.obs["again"].nunique() > 0
+    sc.pl.spatial(adata, color="leiden", show=False)
+    sc.pl.umap(adata, color=["leiden", "G1"], show=False)
+    assert list(adata.uns["leiden_colors"]) == list(assembled.uns["leiden_colors"])
+    squidpy = pytest.importorskip("squidpy")
+    squidpy.pl.spatial_scatter(adata, color="leiden", save=tmp_path / "scatter.png")
+    squidpy.gr.spatial_neighbors(adata, coord_type="generic", n_neighs=6)
+    assert (tmp_path / "scatter.png").stat().st_size > 1000
+    plt.close("all")
+    adata.write_h5ad(tmp_path / "again.h5ad")

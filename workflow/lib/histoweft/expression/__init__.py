@@ -1,0 +1,1 @@
+"""QC, normalisation, variable genes, PCA, neighbours, Leiden, UMAP, markers."""

@@ -1,0 +1,1 @@
+"""Readers of every platform, checks at load, the H&E pyramid."""

@@ -1,0 +1,440 @@
+"""Checks at load. Each takes arrays and frames and notes faults (cannot go on) or warnings (survived)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from histoweft.errors import Faults
+from histoweft.ingest.section import NAN, Notes
+
+ENSEMBL = re.compile(r"^ENS(?P<species>[A-Z]{0,4})G\d{11}(?P<version>\.\d+)?(?P<rest>_PAR_Y)?$")
+SPECIES = {"": "human", "MUS": "mouse", "RNO": "rat", "DAR": "zebrafish"}
+GENOMES = {"grch": "human", "hg": "human", "grcm": "mouse", "mm": "mouse", "rnor": "rat", "mratbn": "rat"}
+EXCEL_DATE = re.compile(r"^\d{1,2}-(Mar|Sep|Dec|Sept)$|^(Mar|Sep|Dec|Sept)-\d{1,2}$", re.I)
+POLICIES = ("refuse", "round", "as_is")
+MAX_COUNT = 2**31 - 128  # the largest float32 below 2^31
+BLOCK = 4_000_000
+
+
+def check_counts(
+    counts: sparse.csr_matrix,
+    barcodes: Sequence[str],
+    genes: Sequence[str],
+    policy: str,
+    where: str,
+    faults: Faults,
+    notes: Notes,
+) -> sparse.csr_matrix:
+    """Return counts as int32 (float32 with ``as_is`` and fractions), noting what is wrong with the values.
+
+    Parameters
+    ----------
+    counts
+        (n, g) CSR of any number type. It is not to be used afterwards: float32 values are turned in place.
+    policy
+        What to do with fractions: ``refuse`` (a fault), ``round`` or ``as_is``.
+    """
+    if policy not in POLICIES:
+        faults.add("config: ingest.counts", repr(policy), " | ".join(POLICIES))
+        return counts
+    counts = counts if sparse.isspmatrix_csr(counts) else sparse.csr_matrix(counts)
+    data = counts.data
+
+    def refuse(test, what: str, expected: str = "counts of 0 or more", hint: str = "") -> bool:
+        """Note a fault naming barcode, gene and value of the first entry that fails the test."""
+        first, n = _scan(data, test)
+        if n:
+            row = int(np.searchsorted(counts.indptr, first, side="right")) - 1
+            place = f"{data[first]:g} for gene {genes[counts.indices[first]]} in {barcodes[row]}"
+            faults.add(where, f"{what}: {place} ({n} of {data.size} non-zero values are so)", expected, hint)
+        return n > 0
+
+    scaled = "Scaled or corrected values cannot be used: give the raw counts."
+    if refuse(lambda v: ~np.isfinite(v), "a value that is no number (NaN)") or refuse(
+        lambda v: v < 0, "a negative count", hint=scaled
+    ):
+        return counts
+    if refuse(lambda v: v > MAX_COUNT, "a count too large for 32 bits", f"counts up to {MAX_COUNT}"):
+        return counts
+    fractions = _scan(data, _is_fraction)[1]
+    share = f"{fractions} of {data.size} non-zero values"
+    if fractions and policy == "refuse":
+        hint = (
+            "Give raw counts, or set ingest.counts: round (to the nearest integer) or ingest.counts: as_is (kept; "
+            "steps that need counts then refuse this sample)."
+        )
+        refuse(_is_fraction, "a count that is not an integer", "integer counts", hint)
+        return counts
+    if fractions and policy == "as_is":
+        notes.add("counts_as_is", f"{share} are not integers and were kept: steps that need counts cannot run")
+        return _with_data(counts, data.astype(np.float32, copy=False))
+    out = _with_data(counts, _as_int32(data))
+    if fractions:
+        notes.add("counts_rounded", f"{share} were not integers and were rounded")
+        out.eliminate_zeros()
+    return out
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, size, BLOCK))
+
+
+def _scan(data: np.ndarray, test: Callable[[np.ndarray], np.ndarray]) -> tuple[int, int]:
+    """Return the position of the first value that fits the test and how many do, in blocks to spare memory."""
+    first, n = -1, 0
+    for block in _blocks(data.size):
+        hit = test(data[block])
+        if found := int(np.count_nonzero(hit)):
+            first = block.start + int(np.argmax(hit)) if first < 0 else first
+            n += found
+    return first, n
+
+
+def _is_fraction(values: np.ndarray) -> np.ndarray:
+    return values != np.rint(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+
+
+def _as_int32(data: np.ndarray) -> np.ndarray:
+    """Return rounded values as int32; float32 is overwritten in place, so that a large matrix is held once."""
+    if data.dtype == np.int32:
+        return data
+    out = data.view(np.int32) if data.dtype == np.float32 and data.flags.writeable else np.empty(data.size, np.int32)
+    for block in _blocks(data.size):
+        out[block] = np.rint(data[block])
+    return out
+
+
+def _with_data(counts: sparse.csr_matrix, data: np.ndarray) -> sparse.csr_matrix:
+    return sparse.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
+
+
+def check_genes(
+    ids: np.ndarray,
+    names: np.ndarray,
+    where: str,
+    faults: Faults,
+    notes: Notes,
+    feature_types: np.ndarray | None = None,
+    genomes: np.ndarray | None = None,
+) -> tuple[pd.DataFrame, str]:
+    """Return the var frame (index: symbol made unique; gene_id, feature_type) and the guessed species.
+
+    Ensembl versions (``ENSG00000000003.15``) are cut off, so that identifiers of two annotations meet.
+    """
+    ids = np.array([str(v).strip() for v in ids], dtype=object)
+    names = np.array([str(v).strip() for v in names], dtype=object)
+    empty = np.array([n in ("", "nan", "None", "<NA>") for n in names])
+    no_id = np.array([i in ("", "nan", "None", "<NA>") for i in ids])
+    if (empty & no_id).any():
+        rows = ", ".join(str(i + 1) for i in np.flatnonzero(empty & no_id)[:5])
+        faults.add(where, f"{int((empty & no_id).sum())} genes without a name (row {rows})", "a name for each gene")
+    if (empty & ~no_id).any():
+        notes.add("gene_names", f"{int((empty & ~no_id).sum())} genes without a symbol are called by their identifier")
+        names[empty] = ids[empty]
+    ids[no_id] = names[no_id]
+    ids, versions = strip_versions(ids)
+    names, _ = strip_versions(names)
+    if versions:
+        notes.add("gene_versions", f"the version was cut off {versions} Ensembl identifiers")
+    kinds = np.array([bool(ENSEMBL.match(n)) for n in names])
+    share = kinds.mean() if len(kinds) else 0.0
+    if 0.05 < share < 0.95:
+        notes.add("gene_mixture", f"{share:.0%} of the gene names are Ensembl identifiers, the others symbols")
+    if dates := [n for n in names if EXCEL_DATE.match(n)]:
+        notes.add("gene_dates", f"{len(dates)} gene names look like spreadsheet dates (first: {dates[0]})")
+    unique, repeated = make_unique(names)
+    if repeated:
+        shown = ", ".join(sorted({n for n, u in zip(names, unique) if n != u})[:5])
+        notes.add("gene_duplicates", f"{repeated} gene names occur again and got a number ({shown}); gene_id kept")
+    types = np.array(["Gene Expression"] * len(names), object) if feature_types is None else feature_types
+    var = pd.DataFrame(
+        {"gene_id": ids.astype(str), "feature_type": pd.Categorical(types)}, index=pd.Index(unique, name="gene")
+    )
+    return var, guess_species(ids, names, genomes)
+
+
+def strip_versions(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the identifiers without Ensembl version, and how many had one."""
+    out, stripped = values.copy(), 0
+    for i, value in enumerate(values):
+        if value.startswith("ENS") and (match := ENSEMBL.match(value)) and match.group("version"):
+            out[i] = value.replace(match.group("version"), "", 1)
+            stripped += 1
+    return out, stripped
+
+
+def make_unique(names: Sequence[str]) -> tuple[np.ndarray, int]:
+    """Return the names with ``-1``, ``-2`` ... added to repeats (never onto a name in use), and how many changed."""
+    taken, seen, out, changed = set(names), {}, [], 0
+    for name in names:
+        if name not in seen:
+            seen[name] = 0
+            out.append(name)
+            continue
+        while True:
+            seen[name] += 1
+            candidate = f"{name}-{seen[name]}"
+            if candidate not in taken:
+                break
+        taken.add(candidate)
+        out.append(candidate)
+        changed += 1
+    return np.array(out, dtype=object), changed
+
+
+def guess_species(ids: Sequence[str], names: Sequence[str], genomes: Sequence[str] | None = None) -> str:
+    """Return ``human``, ``mouse``, ``rat``, ``zebrafish``, ``mixed`` or ``""`` from identifiers and symbols."""
+    if genomes is not None:
+        found = {s for g in set(genomes) for k, s in GENOMES.items() if str(g).lower().startswith(k)}
+        if len(found) == 1:
+            return found.pop()
+        if len(found) > 1:
+            return "mixed"
+    species = [SPECIES.get(m.group("species"), "") for i in ids if (m := ENSEMBL.match(i))]
+    if len(species) > 0.5 * len(ids):
+        counts = pd.Series(species).value_counts(normalize=True)
+        return str(counts.index[0]) if counts.iloc[0] > 0.9 else "mixed"
+    letters = [n for n in names if len(n) >= 3 and n[:2].isalpha()]
+    if len(letters) < 20:
+        return ""
+    upper = sum(n.upper() == n for n in letters) / len(letters)
+    title = sum(n[0].isupper() and n[1:].lower() == n[1:] for n in letters) / len(letters)
+    if upper > 0.8:
+        return "human"
+    return "mouse" if title > 0.7 else ""
+
+
+def check_duplicates(barcodes: Sequence[str], where: str, faults: Faults) -> None:
+    """Note a fault when a barcode occurs twice."""
+    index = pd.Index(barcodes)
+    if index.has_duplicates:
+        repeated = index[index.duplicated()].unique()
+        shown = ", ".join(map(str, repeated[:3]))
+        faults.add(where, f"{len(repeated)} barcodes more than once ({shown})", "each barcode once")
+
+
+def without_suffix(barcodes: Sequence[str]) -> pd.Index:
+    """Return barcodes without the ``-1`` (gem group) at their end."""
+    return pd.Index([re.sub(r"-\d+$", "", str(b)) for b in barcodes])
+
+
+def match_barcodes(
+    barcodes: Sequence[str],
+    others: Sequence[str],
+    what: str,
+    where: str,
+    faults: Faults,
+    notes: Notes,
+    required: bool = True,
+) -> np.ndarray | None:
+    """Return, for each barcode of the matrix, its row in another table (-1 where it has none).
+
+    Where only the ``-1`` suffix differs, it is ignored on both sides, with a warning.
+
+    Parameters
+    ----------
+    what
+        How the table is called in messages: ``positions``.
+    required
+        Whether barcodes without a row are dropped later (said in the warning).
+    """
+    index = pd.Index(others)
+    if index.has_duplicates:
+        check_duplicates(others, where, faults)
+        return None
+    rows = index.get_indexer(pd.Index(barcodes))
+    if (rows < 0).all() and len(rows):
+        bare, bare_others = without_suffix(barcodes), without_suffix(others)
+        if not bare.has_duplicates and not bare_others.has_duplicates:
+            rows = bare_others.get_indexer(bare)
+            if (rows >= 0).any():
+                notes.add(
+                    "barcode_suffix",
+                    f"matrix ({barcodes[0]}) and {what} ({others[0]}) differ in the -1 suffix: ignored",
+                )
+    missing = int((rows < 0).sum())
+    if missing == len(rows):
+        faults.add(
+            where,
+            f"no barcode shared between matrix ({', '.join(map(str, barcodes[:2]))}) "
+            f"and {what} ({', '.join(map(str, others[:2]))})",
+            "the same barcodes in both",
+            "These look like two different samples; a -1 suffix on one side only would have been repaired.",
+        )
+        return None
+    if missing:
+        fate = "dropped" if required else "left without"
+        notes.add("barcodes_partial", f"{missing} of {len(rows)} barcodes are not in the {what}: {fate}")
+    return rows
+
+
+def mpp_from_lattice(positions: pd.DataFrame, row_um: float, col_um: float, notes: Notes | None = None) -> float:
+    """Return micrometres per pixel, from how pixel positions move with array row and column.
+
+    The map from the slide's micrometre grid to pixels is affine (turn, scale, shift); its scale is taken from how it
+    changes areas.
+
+    Parameters
+    ----------
+    positions
+        Frame with x, y (pixels), array_row, array_col.
+    row_um, col_um
+        Distance on the slide when array_row or array_col grows by one.
+    notes
+        Gets a warning when the pixels are stretched more than 5 % in one direction.
+
+    Returns
+    -------
+    float
+        NaN when the spots do not span two rows and columns.
+    """
+    if len(positions) < 3:
+        return NAN
+    grid = positions[["array_col", "array_row"]].to_numpy(float) * (col_um, row_um)
+    pixels = positions[["x", "y"]].to_numpy(float)
+    grid, pixels = grid - grid.mean(axis=0), pixels - pixels.mean(axis=0)
+    if np.linalg.matrix_rank(grid) < 2:
+        return NAN
+    slope, *_ = np.linalg.lstsq(grid, pixels, rcond=None)
+    long, short = np.linalg.svd(slope, compute_uv=False)
+    if not short > 0:
+        return NAN
+    if notes is not None and long / short > 1.05:
+        notes.add(
+            "stretched",
+            f"spots lie {long / short - 1:.0%} farther apart in one direction than in the other (in pixels per um): "
+            f"the image was stretched; distances in um are off by up to {np.sqrt(long / short) - 1:.0%}",
+        )
+    return float(1 / np.sqrt(long * short))
+
+
+def check_mpp(
+    sheet: float | None,
+    stated: float,
+    estimate: float,
+    source: str,
+    tolerance: float,
+    where: str,
+    faults: Faults,
+    notes: Notes,
+) -> tuple[float, str]:
+    """Return micrometres per pixel and where it is from: sheet, else the platform's file, else the estimate.
+
+    A sheet's or file's value farther than `tolerance` (relative) from the spot pitch is a fault.
+    """
+    if sheet is not None and np.isfinite(sheet):
+        if sheet <= 0:
+            faults.add(where, f"{sheet:g}", "micrometres per pixel above 0")
+            return NAN, "unknown"
+        _compare(sheet, estimate, source, tolerance, where, faults)
+        if np.isfinite(stated) and abs(stated / sheet - 1) > tolerance and not np.isfinite(estimate):
+            _compare(sheet, stated, "the platform's own files", tolerance, where, faults)
+        return float(sheet), "sheet"
+    if np.isfinite(stated):
+        if np.isfinite(estimate) and abs(estimate / stated - 1) > tolerance:
+            notes.add("mpp", f"the files say {stated:.4g} um per pixel, {source} says {estimate:.4g}: took the files'")
+        return float(stated), "platform files"
+    if np.isfinite(estimate):
+        return float(estimate), source
+    notes.add("mpp", "um per pixel is unknown: distances stay in pixels (give mpp in the sheet)")
+    return NAN, "unknown"
+
+
+def _compare(sheet: float, estimate: float, source: str, tolerance: float, where: str, faults: Faults) -> None:
+    if np.isfinite(estimate) and abs(sheet / estimate - 1) > tolerance:
+        faults.add(
+            where,
+            f"{sheet:g} um per pixel",
+            f"about {estimate:.4g}, as {source} says",
+            "mpp is of the full-resolution image that the coordinates refer to. Correct it, leave it empty to use "
+            "the estimate, or raise ingest.mpp_tolerance.",
+        )
+
+
+def check_inside(
+    xy: np.ndarray,
+    size: tuple[int, int],
+    scale: float,
+    tolerance: float,
+    where: str,
+    faults: Faults,
+    notes: Notes,
+) -> None:
+    """Note a fault when too many spots fall outside the image, with the change that would put them inside.
+
+    Parameters
+    ----------
+    xy
+        (n, 2) x and y in full-resolution pixels.
+    size
+        Width and height of the image, in its own pixels.
+    scale
+        Image pixels per full-resolution pixel.
+    tolerance
+        Share of spots that may lie outside.
+    """
+    if not len(xy):
+        return
+    outside = outside_share(xy * scale, size)
+    if outside <= tolerance:
+        span = (xy.max(axis=0) - xy.min(axis=0)) * scale / np.asarray(size)
+        if span.max() < 0.2 and len(xy) > 1:
+            share = f"{span[0]:.0%} of the image's width and {span[1]:.0%} of its height"
+            notes.add("image_extent", f"the spots span only {share}: check image_scale ({scale:.4g} now)")
+        if outside > 0:
+            notes.add("outside_image", f"{round(outside * len(xy))} spots lie outside the image")
+        return
+    hint = "Check that image and data belong together."
+    if outside_share(xy[:, ::-1] * scale, size) <= tolerance:
+        hint = "With x and y swapped they would lie inside: exchange the two columns."
+    else:
+        fit = min(size[0] / xy[:, 0].max(), size[1] / xy[:, 1].max()) if (xy.max(axis=0) > 0).all() else NAN
+        if np.isfinite(fit) and (xy.min(axis=0) > -1).all():
+            hint = (
+                f"A scale of at most {fit:.4g} image pixels per coordinate unit would put them inside "
+                f"(now {scale:.4g}): is this a downsampled image? Give the sheet's column image_scale."
+            )
+    low, high = xy.min(axis=0) * scale, xy.max(axis=0) * scale
+    faults.add(
+        where,
+        f"{outside:.1%} of {len(xy)} spots outside the image of {size[0]} x {size[1]} pixels "
+        f"(spots span x {low[0]:.0f} to {high[0]:.0f}, y {low[1]:.0f} to {high[1]:.0f})",
+        f"at most {tolerance:.1%} outside",
+        hint,
+    )
+
+
+def outside_share(xy: np.ndarray, size: tuple[int, int]) -> float:
+    """Return the share of points outside an image of width x height."""
+    return float(((xy < 0) | (xy >= np.asarray(size))).any(axis=1).mean())
+
+
+def select(obs: pd.DataFrame, rule: str, where: str, faults: Faults) -> np.ndarray:
+    """Return which rows a `subset` rule keeps: ``a=b``, ``a!=b``, ``a=b|c``, several joined by ``;``."""
+    from histoweft.errors import nearest
+
+    keep = np.ones(len(obs), bool)
+    for part in filter(None, (p.strip() for p in rule.split(";"))):
+        match = re.match(r"^([^!=]+?)\s*(!?=)\s*(.*)$", part)
+        if not match:
+            faults.add(where, repr(part), "column=value or column!=value")
+            continue
+        column, sign, wanted = match.groups()
+        if column not in obs:
+            listed = ", ".join(map(str, obs.columns[:12])) or "none"
+            faults.add(where, f"column {column!r}", f"one of: {listed}", nearest(column, obs.columns))
+            continue
+        values = obs[column].astype(str)
+        names = [w.strip() for w in wanted.split("|")]
+        hit = values.isin(names).to_numpy()
+        if not hit.any() and sign == "=":
+            levels = sorted(values.unique())
+            listed = ", ".join(levels[:12]) + (" ..." if len(levels) > 12 else "")
+            faults.add(where, f"{column}={wanted}, which no spot has", f"one of: {listed}", nearest(wanted, levels))
+        keep &= hit if sign == "=" else ~hit
+    return keep

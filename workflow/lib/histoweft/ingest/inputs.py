@@ -1,0 +1,97 @@
+"""The inputs of a whole study, looked at before a job runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from histoweft.errors import Faults
+from histoweft.ingest import fetch
+from histoweft.ingest.readers import discover
+from histoweft.ingest.section import Discovery
+from histoweft.study import Study, is_url
+
+FETCHED = "resources/data/fetched"
+URL_COLUMNS = ("path", "image", "labels", "positions")
+
+
+def discover_all(study: Study, planned: dict[str, Discovery], check: bool = True) -> tuple[dict[str, Discovery], Faults]:
+    """Find the files of every sample.
+
+    Parameters
+    ----------
+    study
+        Checked study. Registered urls in its rows are replaced by the place they are downloaded to.
+    planned
+        Samples whose inputs a rule of the workflow makes.
+    check
+        Whether a missing file is a fault; a job that runs beside others need not look again.
+
+    Returns
+    -------
+    discoveries
+        Sample name -> its files.
+    faults
+        What is missing or cannot be read, over all samples.
+    """
+    faults = Faults()
+    registry: dict[str, fetch.Entry] = {}
+    if any(is_url(row[column]) for row in study.samples.values() for column in URL_COLUMNS):
+        registry, registry_faults = fetch.load_registry(Path(study.config["registry"]))
+        faults.extend(registry_faults)
+    found = {}
+    for sample, row in study.samples.items():
+        where = f"{study.config['samples']}, line {row['line']}"
+        downloads = _localise(row, registry, study.config["registry"], where, faults)
+        if sample in planned:
+            found[sample] = planned[sample]
+        elif "path" in downloads:
+            found[sample] = _to_come(row, downloads)
+        else:
+            found[sample] = _present(sample, row, downloads, where)
+            if check:
+                faults.extend(found[sample].faults)
+    return found, faults
+
+
+def download_path(entry: fetch.Entry) -> str:
+    """Return where a registered file is kept; its hash is in the path, so another version is another file."""
+    return f"{FETCHED}/{entry.sha256[:16]}/{entry.file_name}"
+
+
+def _localise(row: dict, registry: dict, registry_name: str, where: str, faults: Faults) -> dict[str, Path]:
+    """Replace urls in a row by the files they are fetched to, and return those."""
+    downloads = {}
+    for column in URL_COLUMNS:
+        url = row[column]
+        if not is_url(url):
+            continue
+        if url not in registry:
+            faults.add(
+                f"{where}, column {column}",
+                url,
+                f"a url that {registry_name} lists",
+                "Add a line with its url and sha256 (`curl -L <url> | sha256sum`), so that what is analysed is known.",
+            )
+            continue
+        row[column] = download_path(registry[url])
+        downloads[column] = Path(row[column])
+    return downloads
+
+
+def _to_come(row: dict, downloads: dict[str, Path]) -> Discovery:
+    """Return the inputs of a sample that is downloaded first; its files are looked at when they are there."""
+    roles = {column: Path(row[column]) for column in ("path", "labels", "positions") if column in downloads}
+    image = Path(row["image"]) if row["image"] not in ("", "none") else None
+    return Discovery(roles=roles, image=image, image_kind="given" if image else "")
+
+
+def _present(sample: str, row: dict, downloads: dict[str, Path], where: str) -> Discovery:
+    """Return the files of a sample that lies on disk, but for companions that are downloaded first."""
+    given = {column: "" if column in downloads else row[column] for column in ("image", "labels", "positions")}
+    found = discover(
+        row["platform"], row["path"], sample=sample, where=where, options={"bin_um": row["bin_um"]}, **given
+    )
+    found.roles.update({column: path for column, path in downloads.items() if column != "image"})
+    if "image" in downloads:
+        found.image, found.image_kind = downloads["image"], "given"
+    return found

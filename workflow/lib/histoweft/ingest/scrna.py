@@ -1,0 +1,62 @@
+"""Single-cell data without coordinates: 10x h5, mtx folder, h5ad, loom, or a genes x cells table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from histoweft.errors import Faults
+from histoweft.ingest import h5ad
+from histoweft.ingest.layout import check_file, check_readable, column, find_matrix, find_trio, open_folder
+from histoweft.ingest.section import Discovery, Notes, RawSection, SampleInput
+
+TABLE = re.compile(r"\.(?:csv|tsv|txt)(?:\.gz)?$", re.I)
+EXPECTED = (
+    "a 10x .h5, a folder with matrix.mtx, barcodes and features, an .h5ad or .loom, or a genes x cells .csv or .tsv"
+)
+
+
+def discover(path: Path, image: str | Path = "", where: str = "", **options) -> Discovery:
+    """Find the file or the mtx trio."""
+    found = Discovery()
+    if path.is_dir() or not path.exists():
+        folder = open_folder(path, where, found.faults, EXPECTED, prefix_ok=True)
+        if folder is not None:
+            if "outs" in folder.folders:
+                folder = open_folder(path / "outs", where, found.faults, EXPECTED)
+            trio = find_trio(folder) or {}
+            found.roles.update(trio or find_matrix(folder, found.faults, where))
+            if not found.roles and not found.faults:
+                found.faults.add(where, f"no count matrix {folder.summary()}", EXPECTED)
+    elif check_file(path, where, found.faults, EXPECTED):
+        if not TABLE.search(path.name) and path.suffix.lower() not in (".h5", ".h5ad", ".loom"):
+            found.faults.add(where, path.name, EXPECTED)
+        found.roles["matrix"] = path
+    if str(image) and str(image).lower() != "none":
+        found.faults.add(
+            column(where, "image"), str(image), "no image for platform scrna", "Leave the column image empty."
+        )
+    check_readable(found, where)
+    return found
+
+
+def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
+    """Read one single-cell sample."""
+    from histoweft.ingest import tables
+    from histoweft.ingest.checks import ENSEMBL
+
+    path = found.roles["matrix"]
+    if path.suffix.lower() in (".h5ad", ".loom"):
+        return h5ad.read(sample, found, faults, notes, spatial=False)
+    if not TABLE.search(path.name):
+        matrix = tables.read_matrix(found.roles, faults)
+        return None if matrix is None else RawSection(**matrix, counts_where=str(path))
+    with tables.attempt(faults, path, "a table of counts, genes x cells"):
+        counts, genes, cells = tables.read_dense_counts(path, "genes x cells")
+        if sum(bool(ENSEMBL.match(c)) for c in cells) > len(cells) / 2:
+            notes.add("transposed", "the columns are genes: read as cells x genes")
+            counts, genes, cells = counts.T, cells, genes
+        counts = counts.T.tocsr()
+        tables.check_shape(path, counts, cells, genes)
+        return RawSection(counts=counts, barcodes=cells, gene_ids=genes, gene_names=genes, counts_where=str(path))
+    return None

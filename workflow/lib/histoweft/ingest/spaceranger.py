@@ -1,0 +1,284 @@
+"""Space Ranger folders: Visium (spots on a hexagonal grid) and Visium HD (square bins)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from histoweft.errors import Faults
+from histoweft.ingest.layout import (
+    Folder,
+    check_readable,
+    column,
+    find_matrix,
+    given_image,
+    image_kind,
+    nearest_there,
+    one_prefix,
+    open_folder,
+)
+from histoweft.ingest.section import NAN, Discovery, Notes, RawSection, SampleInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POSITIONS = re.compile(r"tissue_positions(?:_list)?\.(?:csv|txt|tsv|parquet)(?:\.gz)?$", re.I)
+SCALEFACTORS = re.compile(r"scalefactors_json\.json(?:\.gz)?$", re.I)
+IMAGE = re.compile(r"tissue_(?:hires|lowres)_image\.(?:png|jpe?g|tiff?)(?:\.gz)?$", re.I)
+BIN = re.compile(r"square_(\d{3})um$")
+COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+VISIUM_PITCH_UM = 100.0  # centre to centre of neighbouring spots (10x Genomics Visium slide specification)
+VISIUM_SPOT_UM = 55.0  # spot diameter, same source
+
+
+def discover(path: Path, image: str | Path = "", where: str = "", **options) -> Discovery:
+    """Find the files of one Visium sample: its folder, the ``outs`` in it, or ``folder/prefix_``."""
+    found = Discovery()
+    expected = "a Space Ranger output folder (or its outs/), or folder/prefix of prefixed files"
+    folder = open_folder(path, where, found.faults, expected, prefix_ok=True)
+    if folder is None:
+        return found
+    if "outs" in folder.folders and not _holds_matrix(folder):
+        folder = open_folder(path / "outs", where, found.faults, expected)
+        if folder is None:
+            return found
+    if "binned_outputs" in folder.folders:
+        found.faults.add(where, f"binned_outputs/ in {folder.path}", "a Visium folder", "Use platform visium_hd.")
+        return found
+    _fill(found, folder, [folder], image, where)
+    return found
+
+
+def discover_hd(path: Path, image: str | Path = "", where: str = "", bin_um: int = 8, **options) -> Discovery:
+    """Find the files of one Visium HD sample at one bin size; any level of the folder tree may be given."""
+    found = Discovery()
+    expected = "a Space Ranger output folder with binned_outputs/"
+    folder = open_folder(path, where, found.faults, expected)
+    if folder is None:
+        return found
+    top = [folder]
+    for name in ("outs", "binned_outputs"):
+        if name in folder.folders:
+            folder = open_folder(folder.path / name, where, found.faults, expected)
+            if folder is None:
+                return found
+            top.append(folder)
+    wanted = f"square_{int(bin_um):03d}um"
+    if not BIN.search(folder.path.name):
+        bins = [name for name in folder.folders if BIN.search(name)]
+        if wanted not in bins:
+            has = ", ".join(bins)
+            hint = f"Bin sizes present: {', '.join(str(int(BIN.search(b).group(1))) for b in bins)}." if bins else ""
+            missing = f"no {wanted} ({has})" if bins else f"no {wanted} {folder.summary()}"
+            found.faults.add(column(where, "bin_um"), missing, expected, hint)
+            return found
+        folder = open_folder(folder.path / wanted, where, found.faults, expected)
+        if folder is None:
+            return found
+    elif folder.path.name != wanted:
+        found.faults.add(where, f"{folder.path.name} with bin_um {bin_um}", wanted, "Make the two agree.")
+        return found
+    _fill(found, folder, [folder, *reversed(top)], image, where)
+    return found
+
+
+def _holds_matrix(folder: Folder) -> bool:
+    return bool(find_matrix(folder, Faults(), ""))
+
+
+def _fill(found: Discovery, folder: Folder, image_homes: list[Folder], image: str | Path, where: str) -> None:
+    """Fill in matrix, positions, scale factors and image of an opened folder."""
+    before = len(found.faults.items)
+    found.roles.update(find_matrix(folder, found.faults, where))
+    if not found.roles and len(found.faults.items) == before:
+        found.faults.add(
+            where,
+            f"no count matrix {folder.summary()}",
+            "filtered_feature_bc_matrix.h5, or the folder filtered_feature_bc_matrix/ with matrix.mtx.gz, "
+            "barcodes.tsv.gz and features.tsv.gz",
+            nearest_there("filtered_feature_bc_matrix.h5", folder.names + folder.folders),
+        )
+    if "matrix" in found.roles and "raw_" in str(found.roles["matrix"].relative_to(folder.path)):
+        found.notes.add(
+            "raw_matrix", f"only the raw matrix is there ({found.roles['matrix'].name}): kept in-tissue spots"
+        )
+    spatial = _spatial(folder)
+    positions = one_prefix(
+        sorted(spatial.matching(POSITIONS), key=_preference), POSITIONS, found.faults, where, "positions"
+    )
+    if positions is not None:
+        found.roles["positions"] = positions
+    elif len(found.faults.items) == before or not spatial.matching(POSITIONS):
+        found.faults.add(
+            where,
+            f"no spot positions {spatial.summary()}",
+            "spatial/tissue_positions.csv (or tissue_positions_list.csv, or .parquet)",
+            nearest_there("tissue_positions.csv", spatial.names),
+        )
+    if scale := spatial.matching(SCALEFACTORS):
+        found.roles["scalefactors"] = scale[0]
+    if not given_image(image, where, found):
+        for home in [spatial, *(_spatial(f) for f in image_homes[1:])]:
+            images = sorted(home.matching(IMAGE), key=lambda p: "lowres" in p.name)
+            if images:
+                found.image, found.image_kind = images[0], image_kind(images[0].name)
+                break
+    if found.image is not None and found.image_kind == "given":
+        found.image_kind = "fullres"  # a file of one's own is taken as the picture Space Ranger was given
+    check_readable(found, where)
+
+
+def _preference(path: Path) -> tuple:
+    name = path.name.lower()
+    return ("parquet" in name, "_list" in name, name)
+
+
+def _spatial(folder: Folder) -> Folder:
+    """Return the folder with the positions: ``spatial/``, ``<prefix>spatial/``, or the folder itself."""
+    names = [n for n in folder.folders if n.lower() == "spatial" and not folder.prefix]
+    names += [n for n in folder.folders if n.startswith(folder.prefix) and n.lower().endswith("spatial")]
+    names += [n for n in folder.folders if n.lower() == "spatial"]
+    for name in names:
+        try:
+            return Folder.list(folder.path / name)
+        except OSError:
+            continue
+    return folder
+
+
+def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
+    """Read one Visium sample: matrix, positions, scale factors."""
+    from histoweft.ingest import checks
+
+    raw = _read(sample, found, faults, notes)
+    if raw is None:
+        return None
+    pitch = float(sample.option("spot_pitch_um") or VISIUM_PITCH_UM)
+    raw.spot_diameter_um = float(sample.option("spot_diameter_um") or VISIUM_SPOT_UM * pitch / VISIUM_PITCH_UM)
+    # neighbours in one row are two columns apart; rows lie pitch * sqrt(3) / 2 apart
+    raw.mpp_estimate = checks.mpp_from_lattice(raw.positions, row_um=pitch * 3**0.5 / 2, col_um=pitch / 2, notes=notes)
+    raw.mpp_source = f"the spot pitch ({pitch:g} um)"
+    return raw
+
+
+def read_hd(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
+    """Read one Visium HD sample at one bin size."""
+    from histoweft.ingest import checks
+
+    raw = _read(sample, found, faults, notes)
+    if raw is None:
+        return None
+    bin_um = float(sample.option("bin_um"))
+    raw.spot_diameter_um = float(sample.option("spot_diameter_um") or bin_um)
+    raw.mpp_estimate = checks.mpp_from_lattice(raw.positions, row_um=bin_um, col_um=bin_um, notes=notes)
+    raw.mpp_source = f"the bin size ({bin_um:g} um)"
+    return raw
+
+
+def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
+    """Read what Visium and Visium HD share; None when a part could not be read."""
+    from histoweft.ingest import tables
+
+    matrix = tables.read_matrix(found.roles, faults)
+    positions = None
+    with tables.attempt(faults, found.roles["positions"], f"six columns: {', '.join(COLUMNS)}"):
+        positions = read_positions(found.roles["positions"])
+    scale: dict | None = {}
+    if "scalefactors" in found.roles:
+        scale = None
+        with tables.attempt(faults, found.roles["scalefactors"], "Space Ranger's scale factors (JSON)"):
+            scale = tables.read_json(found.roles["scalefactors"])
+    image_scale = NAN
+    if found.image is not None and scale is not None:
+        with tables.attempt(faults, found.image, "an image whose scale is known"):
+            image_scale = image_scale_for(found, scale, sample, notes)
+    if matrix is None or positions is None or faults:
+        return None
+    return RawSection(
+        **matrix,
+        positions=positions,
+        mpp=_positive(scale.get("microns_per_pixel")),
+        image_scale=image_scale,
+        counts_where=str(found.roles["matrix"]),
+    )
+
+
+def _positive(value: object) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return NAN
+    return number if number > 0 else NAN
+
+
+def image_scale_for(found: Discovery, scale: dict, sample: SampleInput, notes: Notes) -> float:
+    """Return the image's pixels per full-resolution pixel.
+
+    A missing ``tissue_hires_scalef`` is worked out from the other image's factor and the two images' sizes.
+    """
+    from histoweft.ingest import image, tables
+
+    if sample.option("image_scale"):
+        return float(sample.option("image_scale"))
+    if found.image_kind not in ("hires", "lowres"):
+        return 1.0
+    key = f"tissue_{found.image_kind}_scalef"
+    if _positive(scale.get(key)) > 0:
+        return float(scale[key])
+    other = "lowres" if found.image_kind == "hires" else "hires"
+    beside = found.image.with_name(found.image.name.replace(found.image_kind, other))
+    factor = _positive(scale.get(f"tissue_{other}_scalef"))
+    if factor > 0 and beside.is_file():
+        factor *= max(image.image_size(found.image)) / max(image.image_size(beside))
+        notes.add("scale_factor", f"{key} is missing; worked out {factor:.6g} from the {other} image")
+        return factor
+    tables.stop(
+        found.roles.get("scalefactors", found.image.parent / "scalefactors_json.json"),
+        f"no {key}" if scale else "no scale factors",
+        f"{key} for {found.image.name}",
+        "Add it, give the column image_scale (image pixels per full-resolution pixel), or set image to none.",
+    )
+    return NAN
+
+
+def read_positions(path: Path) -> pd.DataFrame:
+    """Read Space Ranger spot positions, with or without header, csv or parquet, gzipped or not.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by barcode: in_tissue (bool), array_row, array_col (int), x, y (full-resolution pixels).
+    """
+    import pandas as pd
+
+    from histoweft.ingest import tables
+
+    frame = tables.read_table(path, **({} if path.name.endswith("parquet") else {"header": None, "dtype": str}))
+    if "parquet" not in path.name:
+        first = frame.iloc[0].astype(str).str.strip().tolist()
+        if pd.to_numeric(frame.iloc[0, 1:], errors="coerce").isna().any() and "barcode" in [v.lower() for v in first]:
+            frame = frame.iloc[1:].set_axis([v.lower() for v in first], axis=1)
+            frame.index += 1
+        elif frame.shape[1] == len(COLUMNS):
+            frame.columns = COLUMNS
+            frame.index += 1
+        else:
+            hint = "Columns must be separated by commas." if frame.shape[1] == 1 else ""
+            shown = ", ".join(first)[:120]
+            count = f"{frame.shape[1]} column{'s' if frame.shape[1] > 1 else ''} (first line: {shown})"
+            tables.stop(f"{path}, line 1", count, f"six: {', '.join(COLUMNS)}", hint)
+    elif "barcode" not in frame.columns:
+        frame = frame.reset_index(names="barcode")
+    tables.require_columns(frame, COLUMNS, path)
+    numbers = tables.numeric_columns(frame, COLUMNS[1:], path)
+    return pd.DataFrame(
+        {
+            "in_tissue": numbers["in_tissue"].to_numpy() > 0,
+            "array_row": numbers["array_row"].to_numpy().astype("int32"),
+            "array_col": numbers["array_col"].to_numpy().astype("int32"),
+            "x": numbers["pxl_col_in_fullres"].to_numpy(),
+            "y": numbers["pxl_row_in_fullres"].to_numpy(),
+        },
+        index=pd.Index(frame["barcode"].astype(str).str.strip(), name="barcode"),
+    )

@@ -1,0 +1,306 @@
+"""Reading matrices and tables, with every library's traceback turned into a fault that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from histoweft.errors import Fault, Faults, InputError
+from histoweft.ingest.layout import nearest_there
+
+log = logging.getLogger(__name__)
+
+EMPTY_H5 = "a 10x HDF5 matrix (group 'matrix' with barcodes, data, indices, indptr, shape, features)"
+
+
+def stop(where: object, found: object, expected: str = "", hint: str = "") -> None:
+    """Raise one fault at once."""
+    raise InputError([Fault(str(where), str(found), expected, hint)])
+
+
+@contextmanager
+def attempt(faults: Faults, path: Path, expected: str, hint: str = "") -> Iterator[None]:
+    """Run a read; whatever it raises becomes a fault naming `path`, and the caller goes on.
+
+    Only faults of the input are swallowed: running out of memory is passed on.
+    """
+    try:
+        yield
+    except InputError as error:
+        faults.extend(error.faults)
+    except MemoryError:
+        raise
+    except PermissionError:
+        faults.add(str(path), "a file that may not be read", expected, f"Allow reading: chmod u+r {path}")
+    except Exception as error:
+        log.debug("reading %s", path, exc_info=True)
+        faults.add(str(path), short(error), expected, hint or hint_for(error))
+
+
+def short(error: BaseException) -> str:
+    """Return the first line of an exception's message, for people."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"unreadable content ({text[:160]})"
+
+
+def hint_for(error: BaseException) -> str:
+    """Return what to do about the commonest read errors."""
+    text = f"{type(error).__name__} {error}".lower()
+    if "truncated" in text or "eof" in text or "unexpected end" in text:
+        return "The file is cut short: download or copy it again and compare its size."
+    if "not a gzip" in text or "badgzip" in text:
+        return "The name ends in .gz but the content is not gzipped: rename it, or download it again."
+    if "signature not found" in text or "unable to open file" in text or "unable to synchronously open" in text:
+        return "This is not an HDF5 file: it may be an error page saved under this name. Download it again."
+    return "Download or export the file again."
+
+
+def open_text(path: Path) -> io.TextIOBase:
+    """Open a text file, gzipped or not, by its content (a wrong ``.gz`` suffix is named by `attempt`)."""
+    with open(path, "rb") as handle:
+        magic = handle.read(2)
+    if magic == b"\x1f\x8b":
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    if path.name.endswith(".gz"):
+        raise gzip.BadGzipFile(f"Not a gzipped file ({magic!r})")
+    return open(path, encoding="utf-8-sig", errors="replace", newline="")
+
+
+def sniff_separator(line: str) -> str:
+    """Return the separator a header line most likely uses."""
+    counts = {sep: line.count(sep) for sep in ("\t", ",", ";")}
+    best = max(counts, key=counts.get)
+    return best if counts[best] else r"\s+"
+
+
+def read_table(path: Path, **kwargs) -> pd.DataFrame:
+    """Read a tsv or csv (gzipped or not; separator found from its first line) or a parquet table."""
+    path = Path(path)
+    if path.name.endswith(".parquet"):
+        return pd.read_parquet(path)
+    with open_text(path) as handle:
+        first = handle.readline()
+        if not first.strip():
+            stop(path, "an empty file", "a table")
+        handle.seek(0)
+        separator = kwargs.pop("sep", None) or sniff_separator(first)
+        engine = "python" if separator == r"\s+" else "c"
+        return pd.read_csv(handle, sep=separator, engine=engine, **kwargs)
+
+
+def read_json(path: Path) -> dict:
+    """Read a json object."""
+    with open_text(path) as handle:
+        found = json.load(handle)
+    if not isinstance(found, dict):
+        stop(path, type(found).__name__, "a JSON object")
+    return found
+
+
+def decode(values: np.ndarray) -> np.ndarray:
+    """Return an array of str from HDF5 strings of either kind."""
+    if getattr(values, "dtype", None) is not None and values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8", "replace").astype(object)
+    return np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values], object)
+
+
+def read_10x_h5(path: Path) -> dict:
+    """Read a 10x HDF5 matrix, version 3 (group ``matrix``) or 2 (one group per genome).
+
+    Returns
+    -------
+    dict
+        counts ((barcodes, features) CSR), barcodes, gene_ids, gene_names, feature_types, genomes, library_ids.
+
+    Raises
+    ------
+    InputError
+        The file is HDF5 but not a 10x matrix, or its parts do not fit one another.
+    """
+    # not scanpy.read_10x_h5: importing scanpy costs 6 s a sample, and it drops library_ids
+    import h5py
+
+    with h5py.File(path, "r") as handle:
+        if "matrix" in handle:
+            group = handle["matrix"]
+            features = group["features"] if "features" in group else None
+        else:
+            genomes = [k for k in handle if isinstance(handle[k], h5py.Group) and "gene_names" in handle[k]]
+            if len(genomes) > 1:
+                stop(path, f"{len(genomes)} genomes: {', '.join(genomes)}", "one genome", "Split the matrix by genome.")
+            if not genomes:
+                kind = "an AnnData file" if {"obs", "var"} <= set(handle) else f"groups {sorted(handle)[:6]}"
+                hint = "Use platform h5ad for an AnnData file." if "obs" in handle else ""
+                stop(path, kind, EMPTY_H5, hint)
+            group, features = handle[genomes[0]], None
+        missing = {"barcodes", "data", "indices", "indptr", "shape"} - set(group)
+        if missing or (features is None and "gene_names" not in group):
+            stop(path, f"no {', '.join(sorted(missing) or ['features'])}", EMPTY_H5)
+        barcodes = decode(group["barcodes"][:])
+        if features is not None:
+            names, ids = decode(features["name"][:]), decode(features["id"][:])
+            types = decode(features["feature_type"][:]) if "feature_type" in features else None
+            genomes_col = decode(features["genome"][:]) if "genome" in features else None
+        else:
+            names, ids, types = decode(group["gene_names"][:]), decode(group["genes"][:]), None
+            genomes_col = np.array([group.name.strip("/")] * len(names), object)
+        shape = tuple(int(v) for v in group["shape"][:])
+        # stored features x barcodes in CSC, so the same arrays are barcodes x features in CSR
+        counts = build_csr(path, group["data"][:], group["indices"][:], group["indptr"][:], shape[::-1])
+        libraries = handle.attrs.get("library_ids")
+    check_shape(path, counts, barcodes, ids)
+    return {
+        "counts": counts,
+        "barcodes": barcodes,
+        "gene_ids": ids,
+        "gene_names": names,
+        "feature_types": types,
+        "genomes": genomes_col,
+        "library_ids": [] if libraries is None else list(decode(np.atleast_1d(libraries))),
+    }
+
+
+def build_csr(path: Path, data, indices, indptr, shape) -> sparse.csr_matrix:
+    """Build a CSR matrix after looking at its index arrays, so that a damaged file cannot crash later steps."""
+    n, g = shape
+    fits = len(indptr) == n + 1 and len(data) == len(indices) and (n == 0 or int(indptr[-1]) == len(data))
+    if not fits or (len(indices) and (int(indices.max()) >= g or int(indices.min()) < 0)):
+        stop(path, f"index arrays that do not fit a matrix of {n} x {g}", "a consistent sparse matrix")
+    if g < 2**31 and len(data) < 2**31:  # half the memory, and what scipy's C code prefers
+        indices, indptr = indices.astype(np.int32, copy=False), indptr.astype(np.int32, copy=False)
+    matrix = sparse.csr_matrix((data, indices, indptr), shape=shape)
+    matrix.sort_indices()
+    return matrix
+
+
+def check_shape(path: Path, counts, barcodes, genes) -> None:
+    """Raise when a matrix is empty or does not fit its names."""
+    if counts.shape != (len(barcodes), len(genes)):
+        stop(
+            path,
+            f"a matrix of {counts.shape[1]} genes x {counts.shape[0]} barcodes beside "
+            f"{len(genes)} gene names and {len(barcodes)} barcodes",
+            "equal numbers",
+            "The files belong to different samples or one is cut short.",
+        )
+    if 0 in counts.shape:
+        stop(path, f"an empty matrix ({counts.shape[1]} genes x {counts.shape[0]} barcodes)", "at least one of each")
+
+
+def read_mtx_trio(matrix: Path, barcodes: Path, features: Path, faults: Faults) -> dict | None:
+    """Read a Matrix Market matrix with its barcodes and features (version 2 or 3 of the 10x layout).
+
+    Returns the same dict as `read_10x_h5`; None when a part could not be read (its faults are collected).
+    """
+    # not scanpy.read_10x_mtx: it insists on exact file names, and importing scanpy costs 6 s
+    from scipy.io import mmread
+
+    counts = names = cells = None
+    with attempt(faults, matrix, "a Matrix Market file (genes x barcodes)"):
+        with open_text(matrix) as handle:  # names the wrong .gz before scipy sees it
+            if not handle.readline().startswith("%%MatrixMarket"):
+                stop(matrix, "no %%MatrixMarket line", "a Matrix Market file (genes x barcodes)")
+        counts = sparse.csr_matrix(mmread(matrix).T)
+    with attempt(faults, barcodes, "one barcode a line"):
+        cells = read_table(barcodes, header=None, sep="\t", dtype=str, keep_default_na=False)[0].to_numpy(object)
+    with attempt(faults, features, "gene id, gene name and feature type, tab-separated"):
+        names = read_table(features, header=None, sep="\t", dtype=str, keep_default_na=False)
+    if counts is None or names is None or cells is None:
+        return None
+    with attempt(faults, matrix, "a matrix that fits its names"):
+        ids = names[0].to_numpy(object)
+        check_shape(matrix, counts, cells, ids)
+        counts.sort_indices()
+        return {
+            "counts": counts,
+            "barcodes": cells,
+            "gene_ids": ids,
+            "gene_names": names[1].to_numpy(object) if names.shape[1] > 1 else ids,
+            "feature_types": names[2].to_numpy(object) if names.shape[1] > 2 else None,
+            "genomes": None,
+            "library_ids": [],
+        }
+    return None
+
+
+def read_matrix(roles: dict[str, Path], faults: Faults) -> dict | None:
+    """Read the matrix that discovery found, h5 or trio; None with faults noted when it cannot be read."""
+    if "barcodes" in roles:
+        return read_mtx_trio(roles["matrix"], roles["barcodes"], roles["features"], faults)
+    with attempt(faults, roles["matrix"], EMPTY_H5):
+        return read_10x_h5(roles["matrix"])
+    return None
+
+
+def read_dense_counts(path: Path, what: str) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
+    """Read a table of counts with row and column names.
+
+    Returns
+    -------
+    counts, rows, columns
+        CSR in the orientation of the file, and its names.
+
+    Raises
+    ------
+    InputError
+        A cell is not a number: the fault names its row, column and value.
+    """
+    frame = read_table(path, index_col=0, low_memory=False)
+    if frame.shape[1] == 0:
+        stop(path, "one column", what, "Columns must be separated by tabs or commas.")
+    frame.index = frame.index.astype(str)
+    text = [i for i, kind in enumerate(frame.dtypes) if kind.kind not in "iufb"]
+    if text:
+        column = frame.iloc[:, text[0]]
+        numbers = pd.to_numeric(column, errors="coerce")
+        row = int(np.flatnonzero((numbers.isna() & column.notna()).to_numpy())[0])
+        stop(
+            f"{path}, row {frame.index[row]}, column {frame.columns[text[0]]}",
+            repr(column.iloc[row]),
+            "a number",
+            f"{len(text)} of {frame.shape[1]} columns hold text." if len(text) > 1 else "",
+        )
+    values = frame.to_numpy()
+    counts = sparse.csr_matrix(values)
+    return counts, frame.index.to_numpy(object), frame.columns.astype(str).to_numpy(object)
+
+
+def require_columns(frame: pd.DataFrame, wanted: list[str], path: Path, hint: str = "") -> None:
+    """Raise a fault listing each missing column with the nearest one found."""
+    faults = Faults()
+    for name in wanted:
+        if name not in frame.columns:
+            listed = ", ".join(map(str, frame.columns[:10]))
+            faults.add(
+                f"{path}, column {name}",
+                f"no such column (has: {listed})",
+                name,
+                nearest_there(name, [str(c) for c in frame.columns if c not in wanted]) or hint,
+            )
+    faults.raise_if_any()
+
+
+def numeric_columns(frame: pd.DataFrame, columns: list[str], path: Path) -> pd.DataFrame:
+    """Return the columns as float64; a cell that is not a number is a fault naming its row."""
+    faults = Faults()
+    row = "line" if frame.index.dtype.kind == "i" else "row"  # readers of plain tables index by line number
+    out = {}
+    for name in columns:
+        numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
+        bad = np.flatnonzero(~np.isfinite(numbers.to_numpy()))
+        if len(bad):
+            more = f", and {len(bad) - 1} more rows" if len(bad) > 1 else ""
+            value = repr(frame[name].iloc[bad[0]]) + more
+            faults.add(f"{path}, {row} {frame.index[bad[0]]}, column {name}", value, "a number")
+        out[name] = numbers.to_numpy()
+    faults.raise_if_any()
+    return pd.DataFrame(out, index=frame.index)

@@ -1,0 +1,1 @@
+"""Joining sections: embeddings, joint clusters, scores."""

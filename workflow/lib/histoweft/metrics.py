@@ -1,0 +1,197 @@
+"""The tidy table of every evaluation, and the scores that more than one stage needs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from histoweft.errors import Faults, nearest
+
+COLUMNS = (
+    "study", "stage", "task", "method", "sample", "protocol", "fold",
+    "metric", "value", "low", "high", "n", "panel", "note",
+)  # fmt: skip
+NUMBERS = ("value", "low", "high")
+STAGES = (
+    "ingest", "expression", "integration", "histology", "atlas", "annotation", "space", "trajectory", "states",
+    "cohort", "report",
+)  # fmt: skip
+PROTOCOLS = ("random", "block", "section", "patient", "cohort", "truth")
+TASKS = (
+    "expression_from_histology", "voxel_reconstruction", "voxel_position", "cell_type", "deconvolution", "domains",
+    "domains_semi", "integration", "trajectory", "persister", "rare", "response", "speed",
+)  # fmt: skip
+METRICS = (
+    "pearson_top50", "pearson_all", "mse", "r2", "euclid_voxels", "ari", "macro_f1", "accuracy", "ece", "coverage",
+    "unknown_auroc", "auroc", "rmse", "scib_total", "seconds", "peak_mb", "speedup",
+)  # fmt: skip
+"""The metrics named so far; others are allowed (a metric names what it measures), written in the same way."""
+
+_VOCABULARY = {"stage": STAGES, "protocol": PROTOCOLS, "task": TASKS}
+
+
+def adjusted_rand_index(first: Iterable[Any], second: Iterable[Any]) -> float:
+    """Agreement of two partitions of the same things, corrected for chance (Hubert and Arabie 1985).
+
+    Parameters
+    ----------
+    first, second
+        A label for each thing. Things without a label (None, NaN) in either are left out.
+
+    Returns
+    -------
+    1 for equal partitions, around 0 for unrelated ones; NaN when fewer than two things have both labels.
+    """
+    a, _ = pd.factorize(pd.Series(list(first), dtype=object))
+    b, _ = pd.factorize(pd.Series(list(second), dtype=object))
+    if len(a) != len(b):
+        raise ValueError(f"partitions of {len(a)} and {len(b)} things cannot be compared")
+    both = (a >= 0) & (b >= 0)
+    a, b = a[both].astype(np.int64), b[both].astype(np.int64)
+    n = len(a)
+    if n < 2:
+        return math.nan
+
+    def pairs(labels: np.ndarray) -> float:
+        _, counts = np.unique(labels, return_counts=True)
+        return float((counts * (counts - 1.0)).sum() / 2)
+
+    together = pairs(a * (b.max() + 1) + b)
+    in_a, in_b = pairs(a), pairs(b)
+    expected = in_a * in_b / (n * (n - 1.0) / 2)
+    largest = (in_a + in_b) / 2
+    # Both all in one cluster, or both all singletons: the same partition.
+    return 1.0 if largest == expected else (together - expected) / (largest - expected)
+
+
+def metric_row(
+    study: str,
+    stage: str,
+    task: str,
+    method: str,
+    sample: str,
+    protocol: str,
+    metric: str,
+    value: float,
+    *,
+    fold: str | int = "all",
+    low: float = math.nan,
+    high: float = math.nan,
+    n: int | None = None,
+    panel: str = "",
+    note: str = "",
+) -> dict[str, Any]:
+    """Make one row of the metrics table.
+
+    Parameters
+    ----------
+    study, sample
+        ``all`` as `sample` for a mean over samples.
+    stage, task, protocol
+        Words of `STAGES`, `TASKS`, `PROTOCOLS`.
+    method
+        What was scored; floors begin with ``floor:``.
+    fold
+        ``all`` for a mean over folds.
+    metric, value, low, high
+        What was measured, and its 95 % interval where there is one.
+    n
+        Number of things it was measured on.
+    panel
+        Name and size of the gene panel.
+    note
+        ``default`` where the default config selects the method; what else a reader needs.
+
+    Raises
+    ------
+    InputError
+        A word is not in its vocabulary.
+    """
+    row = {
+        "study": study, "stage": stage, "task": task, "method": method, "sample": sample, "protocol": protocol,
+        "fold": str(fold), "metric": metric, "value": float(value), "low": float(low), "high": float(high),
+        "n": n, "panel": panel, "note": note,
+    }  # fmt: skip
+    return check_metrics(pd.DataFrame([row])).iloc[0].to_dict()
+
+
+def check_metrics(table: pd.DataFrame, where: str = "metrics") -> pd.DataFrame:
+    """Check a metrics table and put its columns in order.
+
+    Raises
+    ------
+    InputError
+        A column is missing or unknown, or a word is not in its vocabulary.
+    """
+    _check_columns(table, where).raise_if_any()
+    _check_cells(table, where).raise_if_any()
+    ordered = table.loc[:, list(COLUMNS)].copy()
+    for column in NUMBERS:
+        ordered[column] = ordered[column].astype(float)
+    ordered["n"] = pd.to_numeric(ordered["n"]).astype("Int64")
+    ordered["fold"] = ordered["fold"].astype(str)
+    return ordered
+
+
+def _check_columns(table: pd.DataFrame, where: str) -> Faults:
+    faults = Faults()
+    for column in COLUMNS:
+        if column not in table:
+            faults.add(where, f"no column {column!r}", ", ".join(COLUMNS))
+    for column in table.columns:
+        if column not in COLUMNS:
+            faults.add(where, f"an unknown column {column!r}", ", ".join(COLUMNS), nearest(column, COLUMNS))
+    return faults
+
+
+def _check_cells(table: pd.DataFrame, where: str) -> Faults:
+    faults = Faults()
+    for column, words in _VOCABULARY.items():
+        for word in pd.unique(table[column]):
+            if word not in words:
+                faults.add(f"{where}: {column}", repr(word), ", ".join(words), nearest(str(word), words))
+    for column in ("study", "method", "sample", "metric"):
+        if table[column].isna().any() or (table[column].astype(str) == "").any():
+            faults.add(f"{where}: {column}", "an empty cell", "a name")
+    low, value, high = (pd.to_numeric(table[name], errors="coerce") for name in ("low", "value", "high"))
+    for at in np.flatnonzero((low > value) | (high < value)):
+        found = f"{value.iloc[at]} outside of {low.iloc[at]} to {high.iloc[at]}"
+        faults.add(f"{where}, row {at + 1}", found, "a value within its interval")
+    return faults
+
+
+def write_metrics(rows: Iterable[dict[str, Any]] | pd.DataFrame, path: str | os.PathLike) -> None:
+    """Write rows made by `metric_row` as tab-separated text; an empty table where there is none."""
+    from histoweft.io import atomic
+
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows), columns=list(COLUMNS))
+    with atomic(path) as partial:
+        check_metrics(table, str(path)).to_csv(partial, sep="\t", index=False, na_rep="")
+
+
+def read_metrics(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a metrics table and check it."""
+    text = {name: str for name in COLUMNS if name not in (*NUMBERS, "n")}
+    gaps = {name: [""] for name in (*NUMBERS, "n")}
+    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=gaps)
+    return check_metrics(table, str(path))
+
+
+def join_metrics(paths: Iterable[str | os.PathLike]) -> pd.DataFrame:
+    """Read the metrics that the stages wrote and put them under one another, sorted so that a rerun gives the same.
+
+    Raises
+    ------
+    InputError
+        One of the tables is not a metrics table.
+    """
+    tables = [table for table in map(read_metrics, paths) if len(table)]
+    if not tables:
+        return check_metrics(pd.DataFrame(columns=list(COLUMNS)))
+    by = ["study", "stage", "task", "sample", "protocol", "metric", "method", "fold"]
+    return pd.concat(tables, ignore_index=True).sort_values(by, kind="stable", ignore_index=True)

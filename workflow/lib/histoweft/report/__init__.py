@@ -1,0 +1,1 @@
+"""Assembled samples, notebooks and pages."""

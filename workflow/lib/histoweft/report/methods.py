@@ -1,0 +1,339 @@
+"""The Methods paragraph of a study, from its own settings and the versions that ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from histoweft.report.facts import PLATFORMS
+from histoweft.report.html import plain
+
+REFERENCES = {
+    "Hubert and Arabie, 1985": (
+        "Hubert L, Arabie P. Comparing partitions. Journal of Classification 2:193 (1985)",
+        "10.1007/BF01908075",
+    ),
+    "Benjamini and Hochberg, 1995": (
+        "Benjamini Y, Hochberg Y. Controlling the false discovery rate. J R Stat Soc B 57:289 (1995)",
+        "10.1111/j.2517-6161.1995.tb02031.x",
+    ),
+    "Dong et al., 2011": (
+        "Dong W, Moses C, Li K. Efficient k-nearest neighbor graph construction for generic similarity measures. "
+        "WWW 2011:577",
+        "10.1145/1963405.1963487",
+    ),
+    "Satija et al., 2015": (
+        "Satija R et al. Spatial reconstruction of single-cell gene expression data. Nat Biotechnol 33:495 (2015)",
+        "10.1038/nbt.3192",
+    ),
+    "McCarthy et al., 2017": (
+        "McCarthy DJ et al. Scater: pre-processing, quality control, normalization and visualization of single-cell "
+        "RNA-seq data in R. Bioinformatics 33:1179 (2017)",
+        "10.1093/bioinformatics/btw777",
+    ),
+    "Lopez et al., 2018": (
+        "Lopez R et al. Deep generative modeling for single-cell transcriptomics. Nat Methods 15:1053 (2018)",
+        "10.1038/s41592-018-0229-2",
+    ),
+    "McInnes et al., 2018": (
+        "McInnes L et al. UMAP: Uniform Manifold Approximation and Projection. JOSS 3:861 (2018)",
+        "10.21105/joss.00861",
+    ),
+    "Wolf et al., 2018": (
+        "Wolf FA, Angerer P, Theis FJ. SCANPY: large-scale single-cell gene expression data analysis. "
+        "Genome Biol 19:15 (2018)",
+        "10.1186/s13059-017-1382-0",
+    ),
+    "Korsunsky et al., 2019": (
+        "Korsunsky I et al. Fast, sensitive and accurate integration of single-cell data with Harmony. "
+        "Nat Methods 16:1289 (2019)",
+        "10.1038/s41592-019-0619-0",
+    ),
+    "Traag et al., 2019": (
+        "Traag VA, Waltman L, van Eck NJ. From Louvain to Leiden: guaranteeing well-connected communities. "
+        "Sci Rep 9:5233 (2019)",
+        "10.1038/s41598-019-41695-z",
+    ),
+    "Stuart et al., 2019": (
+        "Stuart T et al. Comprehensive integration of single-cell data. Cell 177:1888 (2019)",
+        "10.1016/j.cell.2019.05.031",
+    ),
+    "Wolock et al., 2019": (
+        "Wolock SL, Lopez R, Klein AM. Scrublet: computational identification of cell doublets in single-cell "
+        "transcriptomic data. Cell Syst 8:281 (2019)",
+        "10.1016/j.cels.2018.11.005",
+    ),
+    "Lause et al., 2021": (
+        "Lause J, Berens P, Kobak D. Analytic Pearson residuals for normalization of single-cell RNA-seq UMI data. "
+        "Genome Biol 22:258 (2021)",
+        "10.1186/s13059-021-02451-7",
+    ),
+    "Mölder et al., 2021": (
+        "Mölder F et al. Sustainable data analysis with Snakemake. F1000Research 10:33 (2021)",
+        "10.12688/f1000research.29032.2",
+    ),
+    "Luecken et al., 2022": (
+        "Luecken MD et al. Benchmarking atlas-level data integration in single-cell genomics. Nat Methods 19:41 (2022)",
+        "10.1038/s41592-021-01336-8",
+    ),
+    "Virshup et al., 2024": (
+        "Virshup I et al. anndata: access and store annotated data matrices. JOSS 9:4371 (2024)",
+        "10.21105/joss.04371",
+    ),
+}
+"""Author and year as cited -> reference and DOI."""
+
+PACKAGES = {
+    "host": ["snakemake"],
+    "expression": ["numpy", "scipy", "pandas", "scikit-learn", "igraph", "umap-learn", "pynndescent", "scanpy"],
+    "integration": ["harmonypy", "scvi-tools", "torch", "scib-metrics"],
+    "report": ["anndata", "h5py", "matplotlib", "tifffile", "papermill", "nbconvert"],
+}
+"""Packages whose versions a study states, under the environment that runs them."""
+
+EXACT_NEIGHBOURS = 100_000
+"""Barcodes up to which the expression stage computes all distances."""
+
+
+def installed_versions(environments: Path | None = None) -> dict[str, str]:
+    """Return the version of each package that a study's steps use.
+
+    Parameters
+    ----------
+    environments
+        Folder with the ``<environment>.lock.txt`` files.
+
+    Returns
+    -------
+    dict
+        Package to version: the installed one where this interpreter has the package, else the one pinned for the
+        environment of its step (``--software-deployment-method conda`` gives every step its own).
+    """
+    from histoweft.provenance import versions
+
+    found = {}
+    for environment, packages in PACKAGES.items():
+        here = versions(packages)
+        pinned = _pins(environments / f"{environment}.lock.txt") if environments else {}
+        for package in packages:
+            if package in here:
+                found[package] = here[package]
+            elif package in pinned:
+                found[package] = pinned[package]
+    return found
+
+
+def _pins(lock: Path) -> dict[str, str]:
+    """Return package to version of a lock file."""
+    if not lock.is_file():
+        return {}
+    lines = (line.split(";")[0].split("\\")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines())
+    pairs = (line.partition("==") for line in lines if "==" in line and not line.startswith(("#", "--")))
+    return {name.strip().lower(): version.strip() for name, _, version in pairs}
+
+
+@dataclass
+class _Text:
+    """Sentences, and what they cite, in order."""
+
+    versions: dict[str, str]
+    kept: int
+    sentences: list[str] = field(default_factory=list)
+    cited: list[str] = field(default_factory=list)
+
+    def cite(self, *names: str) -> str:
+        for name in names:
+            if name not in self.cited:
+                self.cited.append(name)
+        return "; ".join(names)
+
+    def tool(self, package: str, name: str = "") -> str:
+        """Return a package with its version."""
+        version = self.versions.get(package)
+        return f"{name or package} {version}" if version else name or package
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+def methods(
+    config: dict[str, Any], samples: Sequence[dict[str, Any]], versions: dict[str, str]
+) -> tuple[str, list[str]]:
+    """Write the Methods paragraph.
+
+    Parameters
+    ----------
+    config
+        Completed config of the study.
+    samples
+        Facts of each sample (`histoweft.report.facts.sample_facts`).
+    versions
+        Package to version.
+
+    Returns
+    -------
+    paragraph
+        Plain text; every number in it is a setting or a count of this run.
+    cited
+        Keys of `REFERENCES`, in the order of their first mention.
+    """
+    text = _Text(versions, kept=sum(facts["barcodes"] for facts in samples))
+    units = _units(samples)
+    _opening(text, config, samples, units)
+    _filters(text, config["expression"]["qc"], units)
+    _features(text, config["expression"]["features"], units)
+    _graph(text, config["expression"], samples, units)
+    _markers(text)
+    if len(samples) > 1:
+        _integration(text, config["integration"], samples)
+    text.say(f"All random steps used the seed {config['seed']}.")
+    names = ("numpy", "scipy", "pandas", "matplotlib")
+    tools = [text.tool(name) for name in names if name in versions]
+    if tools:
+        text.say(f"Further software: {', '.join(tools)}.")
+    return " ".join(text.sentences), text.cited
+
+
+def _units(samples: Sequence[dict[str, Any]]) -> str:
+    kinds = {facts["unit"] for facts in samples}
+    return kinds.pop() if len(kinds) == 1 else "spots or cells"
+
+
+def _one(units: str) -> str:
+    return {"spots": "spot", "cells": "cell", "bins": "bin"}.get(units, "spot or cell")
+
+
+def _opening(text: _Text, config: dict[str, Any], samples: Sequence[dict[str, Any]], units: str) -> None:
+    platforms = [PLATFORMS.get(facts["platform"], facts["platform"]) for facts in samples]
+    kinds = ", ".join(dict.fromkeys(platforms))
+    patients = {facts["patient"] for facts in samples}
+    n, p = len(samples), len(patients)
+    given = sum(facts["barcodes_in"] for facts in samples)
+    of = f" of {p} patient{'s' if p > 1 else ''} or animals" if p != n and p > 1 else ""
+    text.say(
+        f"{n} section{'s' if n > 1 else ''}{of} ({kinds}; {given:,} {units}) "
+        f"{'were' if n > 1 else 'was'} analysed with Histoweft, a workflow in {text.tool('snakemake', 'Snakemake')} "
+        f"({text.cite('Mölder et al., 2021')}), on raw counts kept as {text.tool('anndata', 'AnnData')} objects "
+        f"({text.cite('Virshup et al., 2024')})."
+    )
+    if config["ingest"]["counts"] != "integer":
+        how = "rounded to whole numbers" if config["ingest"]["counts"] == "round" else "used as they were"
+        text.say(f"Values that were not whole numbers were {how}.")
+    if all(facts["platform"] != "scrna" for facts in samples) and any(facts["image"] for facts in samples):
+        text.say(f"Images were reduced to {plain(config['ingest']['working_mpp'])} µm per pixel, where finer.")
+
+
+def _filters(text: _Text, qc: dict[str, Any], units: str) -> None:
+    one = _one(units)
+    rules = []
+    if qc["min_genes"]:
+        rules.append(f"fewer than {qc['min_genes']:,} detected genes")
+    if qc["min_counts"]:
+        rules.append(f"fewer than {qc['min_counts']:,} counts")
+    if qc["max_counts"] is not None:
+        rules.append(f"more than {qc['max_counts']:,} counts")
+    if qc["max_genes"] is not None:
+        rules.append(f"more than {qc['max_genes']:,} detected genes")
+    if qc["max_pct_mito"] is not None:
+        rules.append(f"more than {plain(qc['max_pct_mito'])} % mitochondrial counts")
+    if rules:
+        last = f"{', '.join(rules[:-1])} or {rules[-1]}" if len(rules) > 1 else rules[0]
+        text.say(f"{units[0].upper()}{units[1:]} with {last} were removed.")
+    if qc["mads"] is not None:
+        text.say(
+            f"{units[0].upper()}{units[1:]} whose log counts or log number of genes lay more than {plain(qc['mads'])} "
+            "median absolute deviations below the median of the section, or whose mitochondrial share lay as far above "
+            f"it, were removed as well ({text.cite('McCarthy et al., 2017')})."
+        )
+    if qc["doublets"] != "none":
+        what = "removed" if qc["doublets"] == "remove" else "flagged and kept"
+        text.say(
+            f"Doublets called by Scrublet ({text.cite('Wolock et al., 2019')}), as implemented in "
+            f"{text.tool('scanpy', 'Scanpy')} ({text.cite('Wolf et al., 2018')}), were {what}."
+        )
+    if not rules and qc["mads"] is None and qc["doublets"] != "remove":
+        text.say(f"No {one} was filtered out.")
+    genes = f"Genes found in fewer than {max(qc['min_spots'], 1):,} of the remaining {units} were removed"
+    text.say(f"{genes}; {text.kept:,} {units} were left.")
+
+
+def _features(text: _Text, features: dict[str, Any], units: str) -> None:
+    rank = {
+        "seurat": ("their dispersion among genes of similar mean", "Satija et al., 2015"),
+        "seurat_v3": ("the variance of their standardised counts", "Stuart et al., 2019"),
+        "pearson": ("the variance of their analytic Pearson residuals", "Lause et al., 2021"),
+    }
+    how, source = rank[features["flavour"]]
+    scaled = "scaled to unit variance" if features["scale"] else "not scaled"
+    text.say(
+        f"Counts of each {_one(units)} were scaled to a sum of {plain(features['target_sum'])} and transformed by "
+        "log(1 + x)."
+    )
+    text.say(
+        f"The {features['n_top']:,} most variable genes of each section were chosen by {how} "
+        f"({text.cite(source)}), and {features['n_components']} principal components were computed from their log "
+        f"values, centred and {scaled}."
+    )
+
+
+def _graph(text: _Text, expression: dict[str, Any], samples: Sequence[dict[str, Any]], units: str) -> None:
+    one = _one(units)
+    large = [facts for facts in samples if facts["barcodes"] > EXACT_NEIGHBOURS]
+    search = ""
+    if large:
+        search = f" (approximated by {text.tool('pynndescent')}, {text.cite('Dong et al., 2011')}, in sections of more "
+        search += f"than {EXACT_NEIGHBOURS:,} {units})"
+    text.say(
+        f"A graph of the {expression['neighbours']} nearest neighbours of each {one}, itself included, in these "
+        f"components{search} was weighted as in UMAP ({text.cite('McInnes et al., 2018')})."
+    )
+    several = len(expression["resolutions"]) > 1
+    others = ", ".join(plain(r) for r in expression["resolutions"] if r != expression["resolution"])
+    also = f"; resolutions {others} were computed for comparison" if several else ""
+    text.say(
+        f"Clusters were found in it by the Leiden algorithm ({text.cite('Traag et al., 2019')}; "
+        f"{text.tool('igraph', 'igraph')}) maximising modularity at resolution {plain(expression['resolution'])}{also}."
+    )
+    if expression["stability_seeds"] > 1:
+        text.say(
+            f"Their stability was measured as the adjusted Rand index ({text.cite('Hubert and Arabie, 1985')}) between "
+            f"{expression['stability_seeds']} runs that differed only in their seed."
+        )
+    text.say(
+        f"UMAP ({text.tool('umap-learn')}; minimum distance {plain(expression['umap_min_dist'])}) served display only."
+    )
+
+
+def _markers(text: _Text) -> None:
+    text.say(
+        "Marker genes of each cluster against all others were ranked by the Wilcoxon rank-sum test on the log values, "
+        "reported with the area under the ROC curve and the log2 fold change; p values were corrected for "
+        f"multiple testing ({text.cite('Benjamini and Hochberg, 1995')}) and, because the clusters come from the "
+        "same data, rank genes rather than test hypotheses."
+    )
+
+
+def _integration(text: _Text, integration: dict[str, Any], samples: Sequence[dict[str, Any]]) -> None:
+    names = {
+        "none": "their joint principal components as they are (no integration, the floor)",
+        "harmony": f"{text.tool('harmonypy', 'Harmony')} ({text.cite('Korsunsky et al., 2019')})"
+        if "harmony" in integration["methods"]
+        else "",
+        "scvi": f"{text.tool('scvi-tools', 'scVI')} ({text.cite('Lopez et al., 2018')})"
+        if "scvi" in integration["methods"]
+        else "",
+    }
+    used = [names.get(method, method) for method in integration["methods"]]
+    listed = f"{', '.join(used[:-1])} and {used[-1]}" if len(used) > 1 else used[0]
+    text.say(
+        f"The {len(samples)} sections were joined on their shared genes, with the {integration['n_top']:,} "
+        f"genes of the best median rank of variability over sections and {integration['n_components']} components, "
+        f"by {listed}, with the column “{integration['batch']}” as batch; joint clusters used Leiden at resolution "
+        f"{plain(integration['resolution'])}."
+    )
+    text.say(
+        f"Batch mixing and conservation of structure were scored on the same {_units(samples)} with "
+        f"{text.tool('scib-metrics')} ({text.cite('Luecken et al., 2022')}; total = 0.4 mixing + 0.6 conservation)."
+    )

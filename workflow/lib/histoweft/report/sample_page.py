@@ -1,0 +1,256 @@
+"""The page of one sample, a part a function; workflow/notebooks/sample.ipynb calls them from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from histoweft.report import render
+from histoweft.report.facts import PLATFORMS, chosen_stability, sample_facts
+from histoweft.report.html import (
+    Html,
+    caption,
+    caption_text,
+    figure,
+    joined,
+    key_numbers,
+    notice,
+    number,
+    paragraph,
+    percent,
+    plain,
+    portable_values,
+    remark,
+    section,
+    table,
+)
+from histoweft.report.methods import installed_versions
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+_SETTINGS = ("seed", "ingest", "expression")
+
+
+def write(
+    inputs: Mapping[str, Any],
+    captions: list[str],
+    config: dict[str, Any],
+    sample: str,
+    *,
+    notebook: str | os.PathLike,
+    facts_path: str | os.PathLike,
+    executed: str | os.PathLike,
+    output: str | os.PathLike,
+) -> None:
+    """Gather a sample's facts and make its page.
+
+    Parameters
+    ----------
+    inputs
+        Paths: counts, filtered, clusters, qc, stability, metrics, warnings, top_markers, and figures (a list of
+        pngs, known by their stems).
+    captions
+        The .rst files of what is shown, known by their stems.
+    config
+        Completed config of the study.
+    sample
+        Its name.
+    notebook, facts_path, executed, output
+        The notebook; the facts, its executed copy and the page that are written.
+    """
+    names = ("counts", "filtered", "clusters", "qc", "stability", "metrics", "warnings")
+    facts = sample_facts(**{name: inputs[name] for name in names}, resolution=config["expression"]["resolution"])
+    facts["sample"] = sample
+    Path(facts_path).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+    parameters = {
+        "facts": facts,
+        "figures": {Path(path).stem: str(path) for path in inputs["figures"]},
+        "tables": {name: str(inputs[name]) for name in ("top_markers", "metrics")},
+        "captions": {Path(path).stem: caption_text(path, sample) for path in captions},
+        "settings": portable_values({name: config[name] for name in _SETTINGS}),
+        "versions": installed_versions(REPOSITORY / "envs"),
+    }
+    study = config["title"] or config["study"]
+    render.write_page(
+        notebook,
+        executed,
+        output,
+        parameters,
+        title=f"{sample} · {study}",
+        study=study,
+        up=("index.html", "← All sections"),
+    )
+
+
+def header(facts: dict[str, Any]) -> Html:
+    """Return the head: name, and where the sample comes from."""
+    labels = [
+        ("patient", facts["patient"]),
+        ("batch", facts["batch"]),
+        ("condition", facts["condition"]),
+        ("platform", PLATFORMS.get(facts["platform"], facts["platform"])),
+        ("species", facts.get("species", "")),
+    ]
+    tags = joined(Html("<li><b>{}</b>{}</li>").format(name, value) for name, value in labels if value)
+    return Html('<header><h1>{}</h1><ul class="tags">{}</ul></header>').format(facts["sample"], tags)
+
+
+def warnings(facts: dict[str, Any]) -> Html:
+    """Return what a reader should know first."""
+    found = facts["warnings"]
+    if not found:
+        return notice("good", "No warnings", ["Reading, quality control and clustering had nothing to report."])
+    return notice("warning", f"{len(found)} warning{'s' if len(found) > 1 else ''}", [remark(text) for text in found])
+
+
+def key_facts(facts: dict[str, Any]) -> Html:
+    """Return the key numbers."""
+    units = facts["unit"]
+    kept, given = facts["barcodes"], facts["barcodes_in"]
+    entries = [
+        (f"{units.capitalize()} in", number(given), ""),
+        (f"{units.capitalize()} kept", number(kept), percent(kept, given)),
+        ("Genes kept", number(facts["genes"]), f"of {number(facts['genes_in'])}"),
+        (f"Median genes per {units[:-1]}", number(facts["median_genes"]), ""),
+        (f"Median counts per {units[:-1]}", number(facts["median_counts"]), ""),
+    ]
+    if facts["located"]:
+        known = facts["mpp"] is not None
+        entries.append(("µm per pixel", number(facts["mpp"]) if known else "unknown", ""))
+    entries.append(("Clusters", number(facts["clusters"]), f"resolution {plain(facts['resolution'])}"))
+    ari = chosen_stability(facts).get("ari_mean")
+    if ari is not None:
+        entries.append(("Stability between seeds", number(ari), "ARI, 1 is best"))
+    if facts["label_ari"] is not None:
+        entries.append(("Against expert labels", number(facts["label_ari"]), f"ARI, {facts['labels']} labels"))
+    return section("Key numbers", key_numbers(entries))
+
+
+def _figure(name: str, alt: str, rule: str, figures: dict[str, str], captions: dict[str, str]) -> Html:
+    return figure(figures[name], alt, caption(captions[f"{name}_figure"]), rule, anchor=f"figure-{name}")
+
+
+def quality(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
+    """Return what quality control removed, and where it lay."""
+    picture = _figure(
+        "qc",
+        f"Quality control of {facts['sample']}: genes and counts of each barcode, and which barcodes were removed",
+        "qc",
+        figures,
+        captions,
+    )
+    rows = [
+        [
+            row.get("rule") or row["filter"],
+            "genes" if row["axis"] == "genes" else facts["unit"],
+            row["removed_alone"],
+            row["removed"],
+            row["remaining"],
+        ]
+        for row in facts["qc"]
+    ]
+    columns = ["Filter", "Applied to", "Would remove alone", "Removed", "Remaining"]
+    return section(
+        "Quality control",
+        picture,
+        Html("<h3>What each filter removed</h3>"),
+        table(columns, rows, empty="No filter was active."),
+        caption(captions["qc_table"]),
+    )
+
+
+def clusters(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
+    """Return the clusters on the tissue and in the UMAP."""
+    place = "on the tissue and in the UMAP" if facts["located"] else "in the UMAP"
+    alt = f"The {facts['clusters']} clusters of {facts['sample']} {place}"
+    return section(
+        f"Clusters {place}", _figure("clusters", alt, "cluster_figure", figures, captions), anchor="clusters"
+    )
+
+
+def variable_genes(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
+    """Return the choice of genes and the principal components."""
+    alt = f"Variable genes of {facts['sample']} and the variance that each principal component explains"
+    return section("Variable genes and components", _figure("features", alt, "features", figures, captions))
+
+
+def stability(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
+    """Return how much clusters depend on resolution and seed."""
+    alt = f"Agreement of Leiden runs of {facts['sample']} between seeds, for each resolution"
+    columns = ["Resolution", "Clusters (median)", "Clusters (range)", "Mean ARI", "Lowest ARI", "Seeds", ""]
+    rows = [
+        [
+            plain(row["resolution"]),
+            row.get("clusters_median"),
+            f"{number(row.get('clusters_min'))} to {number(row.get('clusters_max'))}",
+            row.get("ari_mean"),
+            row.get("ari_min"),
+            row.get("seeds"),
+            "in use" if row is chosen_stability(facts) else "",
+        ]
+        for row in facts["stability"]
+    ]
+    return section(
+        "Stability",
+        _figure("stability", alt, "leiden", figures, captions),
+        table(columns, rows, empty="Stability was not measured (expression.stability_seeds is 1)."),
+        caption(captions["stability_table"]) if rows else "",
+    )
+
+
+def markers(facts: dict[str, Any], tables: dict[str, str], figures: dict[str, str], captions: dict[str, str]) -> Html:
+    """Return the marker genes of each cluster."""
+    import pandas as pd
+
+    from histoweft.plotting import category_colours
+
+    top = pd.read_csv(
+        tables["top_markers"], sep="\t", dtype={"cluster": str, "gene": str}, keep_default_na=False, na_values=[""]
+    )
+    colours = category_colours(list(facts["cluster_sizes"]))
+    rows, kinds = [], []
+    for name, group in top.groupby("cluster", sort=False):
+        size = facts["cluster_sizes"].get(name)
+        label = Html('<span class="chip" style="background:{}"></span>{} <span class="quiet">({} {})</span>').format(
+            colours.get(name, "#999"), name, number(size), facts["unit"]
+        )
+        for at, row in enumerate(group.to_dict("records")):
+            gene = Html("<em>{}</em>").format(row["gene"])
+            numbers = [row.get(key) for key in ("auroc", "log2_fold_change", "pct_in", "pct_out", "p_adjusted")]
+            rows.append([label if at == 0 else "", gene, *numbers])
+            kinds.append("group" if at == 0 else "")
+    columns = ["Cluster", "Gene", "AUROC", "log2 fold change", "% inside", "% outside", "p adjusted"]
+    alt = f"Expression of the top marker genes in each cluster of {facts['sample']}"
+    return section(
+        "Markers",
+        _figure("markers", alt, "markers", figures, captions),
+        Html("<h3>Top markers of each cluster</h3>"),
+        table(columns, rows, row_kinds=kinds, tall=len(rows) > 24, empty="No markers: there is one cluster only."),
+        caption(captions["markers_table"]),
+    )
+
+
+def scores(tables: dict[str, str], captions: dict[str, str]) -> Html:
+    """Return every score of the sample."""
+    from histoweft.report.scores import evidence, read_scores
+
+    frame = read_scores(tables["metrics"])
+    if frame.empty:
+        quiet = "Nothing of this sample could be scored: it came without expert labels."
+        return section("Scores", paragraph(quiet, kind="quiet"))
+    return section("Scores", evidence(frame), caption(captions["metrics_table"]))
+
+
+def settings_and_versions(settings: dict[str, Any], versions: dict[str, str]) -> Html:
+    """Return the settings in use and the software."""
+    import yaml
+
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    pairs = joined(Html("<dt>{}</dt><dd>{}</dd>").format(name, version) for name, version in versions.items())
+    return section(
+        "Settings and versions",
+        Html("<pre><code>{}</code></pre>").format(text),
+        Html('<dl class="pairs">{}</dl>').format(pairs),
+    )

@@ -1,0 +1,356 @@
+"""The page of a study, a part a function; workflow/notebooks/study.ipynb calls them from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from histoweft.report import render
+from histoweft.report.facts import PLATFORMS, chosen_stability
+from histoweft.report.html import (
+    Html,
+    caption,
+    caption_text,
+    figure,
+    joined,
+    notice,
+    number,
+    paragraph,
+    percent,
+    plain,
+    portable,
+    portable_values,
+    remark,
+    section,
+    table,
+    thumbnail,
+)
+from histoweft.report.methods import REFERENCES, installed_versions, methods
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+"""Folder of the workflow: lock files and the git commit are read there."""
+
+COMMAND_VARIABLE = "HISTOWEFT_COMMAND"
+"""Environment variable in which the Snakefile leaves the command that was typed."""
+
+_INTEGRATION_ALT = {
+    "scores": "Batch mixing, conservation and total score of each integration method, doing nothing first",
+    "umaps": "UMAP of all sections before and after integration, coloured by section and by joint cluster",
+    "section_effect": "How much the sections differ before and after integration",
+}
+
+
+def write(
+    inputs: Mapping[str, Any],
+    captions: list[str],
+    config: dict[str, Any],
+    samples: dict[str, dict[str, Any]],
+    *,
+    notebook: str | os.PathLike,
+    executed: str | os.PathLike,
+    output: str | os.PathLike,
+    methods_path: str | os.PathLike,
+) -> None:
+    """Make the page of a study and its Methods paragraph.
+
+    Parameters
+    ----------
+    inputs
+        Paths: facts and clusters (lists, in the order of `samples`), metrics, and where the study was integrated
+        verdict and integration (a list of pngs, known by their stems).
+    captions
+        The .rst files of what is shown, known by their stems.
+    config
+        Completed config.
+    samples
+        Sample to row of the sheet.
+    notebook, executed, output, methods_path
+        The notebook; its executed copy, the page and the paragraph that are written.
+    """
+    facts = read_facts(inputs["facts"])
+    versions = installed_versions(REPOSITORY / "envs")
+    paragraph_text, cited = methods(config, facts, versions)
+    Path(methods_path).write_text(paragraph_text + "\n", encoding="utf-8")
+    parameters = {
+        "config": portable_values(config),
+        "sheet": sheet_rows(samples, config),
+        "facts": [str(path) for path in inputs["facts"]],
+        "thumbnails": dict(zip(samples, map(str, inputs["clusters"]), strict=True)),
+        "metrics": str(inputs["metrics"]),
+        "verdict": str(inputs.get("verdict") or ""),
+        "figures": {Path(path).stem: str(path) for path in inputs.get("integration") or []},
+        "captions": {Path(path).stem: caption_text(path) for path in captions},
+        "methods_text": paragraph_text,
+        "cited": cited,
+        "versions": versions,
+        "provenance": {"commit": commit(REPOSITORY), "command": portable(os.environ.get(COMMAND_VARIABLE, ""))},
+    }
+    title = config["title"] or config["study"]
+    render.write_page(notebook, executed, output, parameters, title=title, study=title)
+
+
+def read_facts(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
+    """Read the facts of each sample."""
+    return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+
+
+def sheet_rows(samples: dict[str, dict[str, Any]], config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the sample sheet as it was given: clinical columns beside the others, paths below the data root."""
+    root = Path(str(config.get("data_root", "."))).expanduser()
+    rows = []
+    for row in samples.values():
+        flat = {key: value for key, value in row.items() if key not in ("line", "clinical")} | row.get("clinical", {})
+        for column in ("path", "image", "labels", "positions"):
+            value = str(flat.get(column) or "")
+            if value and Path(value).is_relative_to(root):
+                value = Path(value).relative_to(root).as_posix()
+            flat[column] = portable(value)
+        rows.append(flat)
+    used = [column for column in rows[0] if any(row.get(column) not in (None, "") for row in rows)]
+    return [{column: row.get(column) for column in used} for row in rows]
+
+
+def commit(repository: Path) -> str:
+    """Return the git commit of the workflow, with a word when files differ from it; empty when there is none."""
+    import subprocess
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(repository), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        # A workflow that was unpacked inside another repository must not take that one's commit for its own.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != repository.resolve():
+            return ""
+        found = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{found}, with changes that are not committed" if changed else found
+
+
+def header(config: dict[str, Any], facts: list[dict[str, Any]], sheet: list[dict[str, Any]]) -> Html:
+    """Return the title and what was run, in a paragraph."""
+    made_up = f"results/{config['study']}/simulated/"
+    simulated = any(str(row.get("path", "")).startswith(made_up) for row in sheet)
+    caution = " The tissue is simulated: nothing here says anything about real tissue." if simulated else ""
+    author = paragraph(config["report"]["author"], kind="quiet") if config["report"]["author"] else ""
+    return Html("<header><h1>{}</h1>{}{}</header>").format(
+        config["title"] or config["study"], author, paragraph(_summary(config, facts) + caution, kind="lead")
+    )
+
+
+def _summary(config: dict[str, Any], facts: list[dict[str, Any]]) -> str:
+    n = len(facts)
+    kinds = ", ".join(dict.fromkeys(PLATFORMS.get(f["platform"], f["platform"]) for f in facts))
+    patients = {f["patient"] for f in facts}
+    units = {f["unit"] for f in facts}
+    unit = units.pop() if len(units) == 1 else "spots or cells"
+    given, kept = sum(f["barcodes_in"] for f in facts), sum(f["barcodes"] for f in facts)
+    of = f" of {len(patients)} patients or animals" if len(patients) > 1 else ""
+    text = (
+        f"{n} section{'s' if n > 1 else ''}{of} ({kinds}): {number(given)} {unit} came in and {number(kept)} "
+        f"({percent(kept, given)}) passed quality control. Each section was normalised, clustered with Leiden at "
+        f"resolution {plain(config['expression']['resolution'])} and searched for marker genes"
+    )
+    if n > 1:
+        names = {"none": "doing nothing", "harmony": "Harmony", "scvi": "scVI"}
+        others = [names.get(m, m) for m in config["integration"]["methods"] if m != "none"]
+        text += "; the sections were then joined"
+        text += f" by {' and '.join(others)} and compared with doing nothing" if others else " without correction"
+    return f"{text}. Everything random used seed {config['seed']}."
+
+
+def warnings(facts: list[dict[str, Any]], verdict: str) -> Html:
+    """Return the warnings of every sample and of the integration."""
+    found = [
+        joined([Html('<a href="{}.html"><b>{}</b></a>: ').format(f["sample"], f["sample"]), remark(warning)])
+        for f in facts
+        for warning in f["warnings"]
+    ]
+    joining = [remark(portable(str(text))) for text in _verdict(verdict).get("warnings", [])]
+    found += [joined([Html("<b>integration</b>: "), text]) for text in joining]
+    if not found:
+        return notice("good", "No warnings", ["No section and no step of this study had anything to report."])
+    return notice("warning", f"{len(found)} warning{'s' if len(found) > 1 else ''}", found)
+
+
+def samples(facts: list[dict[str, Any]]) -> Html:
+    """Return the table of samples, each linked to its page."""
+    labelled = any(f["label_ari"] is not None for f in facts)
+    columns = ["Sample", "Patient", "Condition", "Platform", "Kept", "Of all", "Genes", "Median genes", "Median counts"]
+    columns += ["Clusters", "Stability (ARI)"] + (["Against labels (ARI)"] if labelled else []) + ["Warnings"]
+    rows = []
+    for f in facts:
+        row = [
+            Html('<a href="{}.html">{}</a>').format(f["sample"], f["sample"]),
+            f["patient"],
+            f["condition"],
+            PLATFORMS.get(f["platform"], f["platform"]),
+            f["barcodes"],
+            percent(f["barcodes"], f["barcodes_in"]),
+            f["genes"],
+            f["median_genes"],
+            f["median_counts"],
+            f["clusters"],
+            chosen_stability(f).get("ari_mean"),
+        ]
+        rows.append([*row, *([f["label_ari"]] if labelled else []), len(f["warnings"]) or ""])
+    return section("Samples", table(columns, rows, tall=len(rows) > 20))
+
+
+def gallery(facts: list[dict[str, Any]], thumbnails: dict[str, str]) -> Html:
+    """Return a small picture of each sample's clusters, linked to its page."""
+    cards = [_card(f, thumbnails[f["sample"]]) for f in facts]
+    note = paragraph(
+        "Each section was clustered by itself: the same colour in two sections is not the same cluster. Choose a "
+        "picture for the section's page."
+    )
+    return section("Clusters of each section", note, Html('<div class="gallery">{}</div>').format(joined(cards)))
+
+
+def _card(facts: dict[str, Any], picture: str) -> Html:
+    clusters = f"{facts['clusters']} clusters of {number(facts['barcodes'])} {facts['unit']}"
+    words = ", ".join(filter(None, [facts["patient"], facts["condition"], clusters]))
+    return Html(
+        '<figure><a href="{0}.html#clusters"><img src="{1}" alt="Clusters of {0}" loading="lazy">'
+        "<figcaption><b>{0}</b><span>{2}</span></figcaption></a></figure>"
+    ).format(facts["sample"], thumbnail(picture), words)
+
+
+def quality(facts: list[dict[str, Any]], captions: dict[str, str]) -> Html:
+    """Return how many barcodes and genes each filter removed, for all samples."""
+    rules = list(dict.fromkeys((row["axis"], row.get("rule") or row["filter"]) for f in facts for row in f["qc"]))
+    rules.sort(key=lambda rule: rule[0] == "genes")
+    barcode_rules = [rule for rule in rules if rule[0] != "genes"]
+    gene_rules = [rule for rule in rules if rule[0] == "genes"]
+    columns = ["Sample", "In", *(f"− {rule[1]}" for rule in barcode_rules), "Kept"]
+    columns += ["Genes in", *(f"− {rule[1]}" for rule in gene_rules), "Genes kept"]
+    rows = []
+    for f in facts:
+        removed = {(row["axis"], row.get("rule") or row["filter"]): row["removed"] for row in f["qc"]}
+        row = [f["sample"], f["barcodes_in"], *(removed.get(rule) for rule in barcode_rules), f["barcodes"]]
+        rows.append([*row, f["genes_in"], *(removed.get(rule) for rule in gene_rules), f["genes"]])
+    return section("Quality control", table(columns, rows, tall=len(rows) > 20), caption(captions["qc_table"]))
+
+
+def _verdict(path: str) -> dict[str, Any]:
+    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+
+
+def integration(verdict: str, figures: dict[str, str], metrics: str, captions: dict[str, str]) -> Html:
+    """Return whether joining the sections was worth it; nothing for a study of one section."""
+    from histoweft.report.scores import read_scores
+
+    if not verdict:
+        return Html("")
+    said = _verdict(verdict)
+    best, text = str(said.get("best", "")), str(said.get("text", ""))
+    floor_won = best.removeprefix("floor:") == "none"
+    title = "Doing nothing was best" if floor_won else f"Best: {best}" if best else "Verdict"
+    items = [text or "No verdict was written.", *filter(None, [_measured_against(said)])]
+    pictures = [
+        figure(figures[name], alt, caption(captions[_caption_of(name)]), "score_integration", anchor=f"figure-{name}")
+        for name, alt in _INTEGRATION_ALT.items()
+        if name in figures
+    ]
+    frame = read_scores(metrics)
+    return section(
+        "Integration",
+        notice("plain" if floor_won else "good", title, items),
+        *pictures,
+        Html("<h3>Scores</h3>"),
+        _integration_table(frame.loc[frame["task"] == "integration"]),
+        caption(captions["integration_table"]),
+    )
+
+
+def _caption_of(name: str) -> str:
+    return "integration_effect" if name == "section_effect" else f"integration_{name}"
+
+
+def _measured_against(said: dict[str, Any]) -> str:
+    conservation = str(said.get("conservation", ""))
+    return f"Conservation was measured against {conservation}." if conservation else ""
+
+
+def _integration_table(frame: Any) -> Html:
+    """Return methods as rows, the floor first, and metrics as columns, totals last."""
+    from histoweft.report.scores import is_floor
+
+    methods_found = sorted(frame["method"].unique(), key=lambda method: not is_floor(method))
+    metrics = [m for m in frame["metric"].unique() if not m.startswith("scib_") and m != "seconds"]
+    metrics += [m for m in ("scib_batch", "scib_bio", "scib_total", "seconds") if m in set(frame["metric"])]
+    values = frame.loc[frame["sample"] == "all"].groupby(["method", "metric"])["value"].mean()
+    rows = []
+    for method in methods_found:
+        tag = Html(' <span class="tag">floor</span>') if is_floor(method) else ""
+        name = joined([method.removeprefix("floor:"), tag])
+        rows.append([name, *(values.get((method, metric)) for metric in metrics)])
+    kinds = ["floor" if is_floor(method) else "" for method in methods_found]
+    return table(["Method", *metrics], rows, row_kinds=kinds, empty="Nothing was scored.")
+
+
+def all_scores(metrics: str, captions: dict[str, str]) -> Html:
+    """Return every score of the study, each model beside its floor."""
+    from histoweft.report.scores import evidence, read_scores
+
+    frame = read_scores(metrics)
+    return section("Evidence", caption(captions["metrics_table"]), evidence(frame, tall=len(frame) > 25))
+
+
+def methods_section(text: str, cited: list[str]) -> Html:
+    """Return the Methods paragraph and its references."""
+    items = [Html('<li>{0} <a href="https://doi.org/{1}">doi:{1}</a></li>').format(*REFERENCES[key]) for key in cited]
+    return section(
+        "Methods",
+        paragraph("Ready to paste; also in ", Html("<code>methods.txt</code>"), " beside this page.", kind="quiet"),
+        Html('<div class="notice plain"><p>{}</p></div>').format(text),
+        Html('<h3>References</h3><ul class="references">{}</ul>').format(joined(items)),
+    )
+
+
+def provenance(
+    config: dict[str, Any], sheet: list[dict[str, Any]], versions: dict[str, str], found: dict[str, str]
+) -> Html:
+    """Return what the study came from: sheet, config, versions, command, commit."""
+    import yaml
+
+    columns = list(sheet[0])
+    pairs = [("Command", found["command"]), ("Commit of the workflow", found["commit"]), *versions.items()]
+    listed = joined(Html("<dt>{}</dt><dd>{}</dd>").format(name, value) for name, value in pairs if value)
+    lines = ["\t".join(columns), *("\t".join("" if v is None else str(v) for v in row.values()) for row in sheet)]
+    return section(
+        "Provenance",
+        Html("<h3>Sample sheet</h3>"),
+        table(columns, [["" if v is None else v for v in row.values()] for row in sheet], tall=len(sheet) > 20),
+        _folded("The sheet as text (samples.tsv)", "\n".join(lines)),
+        _folded("Config with all defaults (config.yaml)", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)),
+        Html('<h3>Run</h3><dl class="pairs">{}</dl>').format(listed),
+    )
+
+
+def _folded(title: str, text: str) -> Html:
+    return Html("<details><summary>{}</summary><pre><code>{}</code></pre></details>").format(title, text)
+
+
+def reproduce(config: dict[str, Any], found: dict[str, str]) -> Html:
+    """Return how to make the study again."""
+    at = f" at commit {found['commit'].split(',')[0]}" if found["commit"] else ""
+    steps = [
+        f"Get Histoweft{at}.",
+        Html(
+            "Save the config above as <code>config.yaml</code> and the sheet as <code>samples.tsv</code>, with "
+            "<code>samples: samples.tsv</code> in the config and <code>data_root</code> set to where your data lie."
+        ),
+        Html("Run <code>./histoweft --configfile config.yaml</code>."),
+    ]
+    note = (
+        f"The seed is {config['seed']} and every package is pinned in envs/*.lock.txt, so a second run on the same "
+        "machine gives the same tables."
+    )
+    items = joined(Html("<li>{}</li>").format(step) for step in steps)
+    return section("How to reproduce", Html("<ol>{}</ol>").format(items), paragraph(note))

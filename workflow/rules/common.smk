@@ -1,0 +1,87 @@
+# What every rule file uses: the checked study, the library's place, and small helpers for directives.
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(workflow.basedir)
+sys.path.insert(0, str(REPOSITORY / "workflow" / "lib"))
+
+from histoweft import study as studies
+from histoweft.errors import InputError
+from histoweft.ingest import inputs
+from histoweft.ingest.section import Discovery
+from histoweft.provenance import library_hash
+from histoweft.simulate import layout
+
+
+def simulated_inputs():
+    """Return what the simulate rule will make for the samples that point at its folder."""
+    made = {}
+    for sample, row in study.samples.items():
+        if study.is_simulated(sample):
+            files = [Path(row["path"], name) for name in layout.SECTION_FILES]
+            image = next(path for path in files if "hires" in path.name)
+            made[sample] = Discovery({p.name: p for p in files if p.suffix != ".png"}, image, "hires")
+    return made
+
+
+study, _faults = studies.load(config, source=", ".join(map(str, workflow.configfiles)) or "config")
+discoveries = {}
+if not _faults:
+    # Looking at the inputs belongs to planning; a job on a cluster node reads the Snakefile again and need not.
+    discoveries, _input_faults = inputs.discover_all(study, simulated_inputs(), check=workflow.is_main_process)
+    _faults.extend(_input_faults)
+if _faults:
+    raise WorkflowError(str(InputError(_faults)))
+
+
+wildcard_constraints:
+    sample="|".join(map(re.escape, study.samples)),
+    method="|".join(study.config["integration"]["methods"]),
+
+
+SAMPLE = study.results("samples", "{sample}")
+
+
+def env(name):
+    """Return the conda environment of a step family."""
+    return str(REPOSITORY / "envs" / f"{name}.yaml")
+
+
+def script_path(stage_and_rule):
+    """Return the script of a rule, `stage/rule`."""
+    return str(REPOSITORY / "workflow" / "scripts" / f"{stage_and_rule}.py")
+
+
+def library(stage_and_rule):
+    """Return the hash of the library modules that a rule's script reaches; a change in them reruns the rule."""
+    return library_hash(script_path(stage_and_rule))
+
+
+def memory(base, per_input_mb=0.0):
+    """Return a mem_mb function: base plus a factor of the input size, doubled at each further attempt."""
+
+    def mem_mb(wildcards, input, attempt):
+        return int((base + per_input_mb * input.size_mb) * 2 ** (attempt - 1))
+
+    return mem_mb
+
+
+def solid(path):
+    """Mark an output that must not be empty."""
+    return ensure(path, non_empty=True)
+
+
+def shown(path, caption, category, **labels):
+    """Mark an output for the report, with its caption and its place in the grid."""
+    caption = str(REPOSITORY / "workflow" / "report" / f"{caption}.rst")
+    return report(solid(path), caption=caption, category=category, labels=labels)
+
+
+def logs(name):
+    """Return the log of a rule."""
+    return f"logs/{study.name}/{name}.log"
+
+
+def timings(name):
+    """Return the benchmark file of a rule."""
+    return f"benchmarks/{study.name}/{name}.jsonl"

@@ -1,0 +1,211 @@
+# What a person opens: assembled samples, pages, one table of every score.
+import os
+import shlex
+
+# The study page tells how it was started. In the environment, not in params: another way of starting the same run
+# must not rerun anything.
+os.environ.setdefault("HISTOWEFT_COMMAND", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+PAGES = study.results("report")
+INTEGRATES = len(study.samples) > 1
+
+
+def captions(*names):
+    """Return captions that a page shares with Snakemake's report."""
+    return [str(REPOSITORY / "workflow" / "report" / f"{name}.rst") for name in names]
+
+
+def study_pages():
+    """Return the study page, which draws in every sample's page."""
+    return [rules.report_study.output.page]
+
+
+def assembled_samples():
+    """Return the assembled AnnData of every sample."""
+    return expand(rules.assemble.output.h5ad, sample=study.samples)
+
+
+def metric_parts():
+    """Return every part of the study's metrics table."""
+    parts = expand(rules.leiden.output.metrics, sample=study.samples)
+    return parts + ([rules.score_integration.output.metrics] if INTEGRATES else [])
+
+
+def integration_outputs():
+    """Return what the study page shows of the integration, nothing for a single section."""
+    if not INTEGRATES:
+        return {}
+    score = rules.score_integration.output
+    return {
+        "verdict": score.verdict,
+        "integration": [score.scores, score.umaps, score.effect],
+    }
+
+
+rule join_metrics:
+    input:
+        parts=metric_parts(),
+    output:
+        metrics=shown(
+            study.results("metrics.tsv"),
+            "metrics_table",
+            "Study",
+            sample="all",
+            item="every score",
+        ),
+    log:
+        logs("report/join_metrics"),
+    benchmark:
+        timings("report/join_metrics")
+    conda:
+        env("report")
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
+    params:
+        library=library("report/join_metrics"),
+    message:
+        "Joining every score of the study"
+    script:
+        "../scripts/report/join_metrics.py"
+
+
+rule assemble:
+    input:
+        filtered=rules.qc.output.filtered,
+        features=rules.features.output.features,
+        graph=rules.neighbours.output.graph,
+        clusters=rules.leiden.output.clusters,
+        umap=rules.umap.output.umap,
+        image=sample_image,
+    output:
+        h5ad=solid(f"{SAMPLE}/{{sample}}.h5ad"),
+    log:
+        logs("report/{sample}/assemble"),
+    benchmark:
+        timings("report/{sample}/assemble")
+    conda:
+        env("report")
+    threads: 1
+    resources:
+        mem_mb=memory(1500, 6),
+        runtime=60,
+    params:
+        target_sum=EXPRESSION["features"]["target_sum"],
+        neighbours=EXPRESSION["neighbours"],
+        library=library("report/assemble"),
+    message:
+        "Assembling {wildcards.sample}.h5ad"
+    script:
+        "../scripts/report/assemble.py"
+
+
+rule report_sample:
+    input:
+        notebook=str(REPOSITORY / "workflow" / "notebooks" / "sample.ipynb"),
+        captions=captions(
+            "qc_figure",
+            "qc_table",
+            "features_figure",
+            "clusters_figure",
+            "stability_figure",
+            "stability_table",
+            "markers_figure",
+            "markers_table",
+            "metrics_table",
+        ),
+        counts=rules.ingest_counts.output.counts,
+        warnings=rules.ingest_counts.output.warnings,
+        filtered=rules.qc.output.filtered,
+        qc=rules.qc.output.table,
+        clusters=rules.leiden.output.clusters,
+        stability=rules.leiden.output.stability,
+        top_markers=rules.markers.output.top,
+        metrics=rules.leiden.output.metrics,
+        figures=[
+            rules.qc.output.figure,
+            rules.features.output.figure,
+            rules.cluster_figure.output.figure,
+            rules.leiden.output.figure,
+            rules.markers.output.figure,
+        ],
+    output:
+        page=shown(
+            f"{PAGES}/{{sample}}.html",
+            "sample_page",
+            "Pages",
+            sample="{sample}",
+            item="page",
+        ),
+        notebook=solid(f"{PAGES}/notebooks/{{sample}}.ipynb"),
+        facts=solid(f"{SAMPLE}/facts.json"),
+    log:
+        logs("report/{sample}/report_sample"),
+    benchmark:
+        timings("report/{sample}/report_sample")
+    conda:
+        env("report")
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=20,
+    params:
+        config={key: study.config[key] for key in ("study", "title", "seed", "ingest", "expression")},
+        library=library("report/report_sample"),
+    message:
+        "Page of {wildcards.sample}"
+    script:
+        "../scripts/report/report_sample.py"
+
+
+rule report_study:
+    input:
+        unpack(lambda wildcards: integration_outputs()),
+        notebook=str(REPOSITORY / "workflow" / "notebooks" / "study.ipynb"),
+        captions=captions(
+            "qc_table",
+            "metrics_table",
+            "integration_table",
+            "integration_scores",
+            "integration_umaps",
+            "integration_effect",
+        ),
+        pages=expand(rules.report_sample.output.page, sample=study.samples),
+        facts=expand(rules.report_sample.output.facts, sample=study.samples),
+        clusters=expand(rules.cluster_figure.output.figure, sample=study.samples),
+        metrics=rules.join_metrics.output.metrics,
+    output:
+        page=shown(
+            f"{PAGES}/index.html",
+            "study_page",
+            "Pages",
+            sample="all",
+            item="study page",
+        ),
+        notebook=solid(f"{PAGES}/notebooks/study.ipynb"),
+        methods=shown(
+            f"{PAGES}/methods.txt",
+            "methods_text",
+            "Study",
+            sample="all",
+            item="Methods paragraph",
+        ),
+    log:
+        logs("report/report_study"),
+    benchmark:
+        timings("report/report_study")
+    conda:
+        env("report")
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=20,
+    params:
+        config=study.config,
+        samples=study.samples,
+        library=library("report/report_study"),
+    message:
+        "Page of the study"
+    script:
+        "../scripts/report/report_study.py"

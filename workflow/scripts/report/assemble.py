@@ -1,0 +1,24 @@
+"""Put everything about one sample into one AnnData file."""
+
+from histoweft.job import run
+
+
+def main(job):
+    """Write <sample>.h5ad."""
+    from histoweft.report.assemble import assemble
+
+    assemble(
+        job.output.h5ad,
+        sample=job.wildcards.sample,
+        filtered=job.input.filtered,
+        features=job.input.features,
+        graph=job.input.graph,
+        clusters=job.input.clusters,
+        umap=job.input.umap,
+        image=job.input.get("image"),
+        target_sum=job.params.target_sum,
+        neighbours=job.params.neighbours,
+    )
+
+
+run(snakemake, main)
