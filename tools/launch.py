@@ -1,8 +1,8 @@
-"""Start Snakemake as the only run in this folder; a run that was killed does not stand in the way.
+"""Start Snakemake so that a run that was killed does not stand in the way of the next.
 
-Snakemake's own lock outlives a killed process and must be taken away by hand. The kernel's lock on an open file does
-not: whoever holds it is alive. So this takes the kernel's lock first, then clears what a dead run left, and becomes
-Snakemake, which keeps the lock until it ends.
+Snakemake's own lock on its outputs outlives a killed process and must be taken away by hand. The kernel's lock on an
+open file does not: whoever holds it is alive. So every run holds one, shared; a run that finds itself alone clears the
+locks that dead runs left. Runs that are alive, of this study or another, are left to Snakemake's own locks.
 """
 
 import fcntl
@@ -11,25 +11,27 @@ import shutil
 import sys
 from pathlib import Path
 
+READ_ONLY = {"-n", "--dry-run", "--dryrun", "--lint", "--list", "-l", "--help", "-h"}
+
 
 def hold(folder: Path) -> None:
-    """Take the folder's lock and keep it over exec; end with a message when another run has it."""
+    """Hold the folder's lock, shared, over exec; clear what dead runs left when no other run is alive."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "histoweft.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder / "locks", ignore_errors=True)
     except BlockingIOError:
-        sys.exit(f"histoweft: another run is going on in {folder.parent.resolve()}; wait for it or stop it first.")
+        pass
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
     os.set_inheritable(descriptor, True)
 
 
 def main(arguments: list[str]) -> None:
     """Become Snakemake."""
     elsewhere = any(a in ("-d", "--directory") or a.startswith("--directory=") for a in arguments)
-    reads_only = any(a in ("-n", "--dry-run", "--dryrun", "--lint", "--list", "-l", "--help", "-h") for a in arguments)
-    if not elsewhere and not reads_only:
+    if not elsewhere and not READ_ONLY & set(arguments):
         hold(Path(".snakemake"))
-        shutil.rmtree(Path(".snakemake/locks"), ignore_errors=True)
     os.execvp("snakemake", ["snakemake", *arguments])
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
 from histoweft.errors import InputError
 from histoweft.expression.features import FeatureOptions, extract_features, normalise, rank_genes
 from histoweft.io import CountsFile

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
 from histoweft.errors import InputError
 from histoweft.expression.qc import QcOptions, adaptive_threshold, filter_counts, mitochondrial
 from histoweft.io import CountsFile

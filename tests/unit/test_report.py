@@ -25,7 +25,7 @@ CONFIG = {
     "samples": "/home/somebody/secret/place/samples.tsv",
     "data_root": "/home/somebody/secret/place",
     "seed": 7,
-    "ingest": {"counts": "integer", "working_mpp": 1.0},
+    "ingest": {"counts": "refuse", "working_mpp": 1.0},
     "expression": {
         "qc": {
             "min_genes": 200, "min_counts": 0, "max_counts": 30000, "max_genes": None, "max_pct_mito": 12.5,
@@ -298,17 +298,17 @@ def test_a_table_sets_numbers_right_and_marks_gaps():
     assert '<td class="n">1.50</td>' in markup
     assert '<td class="n">–</td>' in markup
     assert '<td class="n">1,200</td>' in markup
-    assert '<tr class="floor"><td>b' in markup
+    assert '<tr class="floor"><td class="short">b' in markup
     assert "Nothing to show" in str(html.table(["a"], []))
 
 
 def test_a_figure_holds_its_picture(tmp_path):
     path = picture(tmp_path / "x.png", (64, 32))
-    page = Page(str(html.figure(path, 'the "alt"', "caption", "qc")))
+    page = Page(str(html.figure(path, 'the "alt"', "caption")))
     assert page.images[0]["src"].startswith("data:image/png;base64,")
-    assert (page.images[0]["width"], page.images[0]["height"]) == ("64", "32")
+    assert (page.images[0]["width"], page.images[0]["height"]) == ("48", "24")
     assert page.images[0]["alt"] == 'the "alt"'
-    assert "Drawn by rule qc" in page.words
+    assert "caption" in page.words
     Path(path).write_bytes(b"no picture")
     with pytest.raises(ValueError, match="not a png"):
         html.figure(path, "", "")
@@ -385,7 +385,14 @@ def paragraph_of(changes=None, samples=2, **versions):
         for parent in parents:
             place = place[parent]
         place[last] = value
-    facts = {"platform": "visium", "unit": "spots", "barcodes_in": 1200, "barcodes": 1100, "image": True}
+    facts = {
+        "platform": "visium",
+        "unit": "spots",
+        "barcodes_in": 1200,
+        "barcodes": 1100,
+        "genes": 15000,
+        "image": True,
+    }
     facts = [facts | {"patient": f"P{i}"} for i in range(samples)]
     return methods.methods(config, facts, {"igraph": "0.11.8", "snakemake": "9.27.1", **versions})
 
@@ -396,7 +403,7 @@ def test_methods_say_the_settings_of_the_run():
         "fewer than 200 detected genes, more than 30,000 counts or more than 12.5 % mitochondrial counts",
         "fewer than 3 of the remaining spots", "2,200 spots were left", "scaled to a sum of 10,000",
         "2,000 most variable genes", "30 principal components", "15 nearest neighbours", "igraph 0.11.8",
-        "resolution 1; resolutions 0.5 were", "5 runs", "Harmony", "no integration", "1,500 genes", "seed 7",
+        "resolution 1; resolutions 0.5 were", "5 runs", "Harmony", "no integration", "at most 1,500 of them", "seed 7",
         "Snakemake 9.27.1",
     ):  # fmt: skip
         assert words in text, words
@@ -424,8 +431,12 @@ def test_methods_change_with_the_options():
     assert "Rand" not in text
     assert "Lopez et al., 2018" in cited
     assert "Korsunsky et al., 2019" not in cited
+    assert "The 2,000 most variable genes of each section were chosen by the variance" in text
+    few, cited = paragraph_of({"expression.features.n_top": 20000})
+    assert "All genes were used, as no section had more than 20,000, and 30 principal" in few
+    assert "Satija et al., 2015" not in cited
     single, _ = paragraph_of(samples=1)
-    assert single.startswith("1 section (Visium; 1,200 spots) was analysed")
+    assert single.startswith("One section (Visium; 1,200 spots) was analysed")
     assert "Batch" not in single
 
 
@@ -488,7 +499,8 @@ def test_the_sample_page(sample_markup):
     assert "alert(1)" in page.words  # shown as text
     for words in (
         "150", "50 %", "0.734", "0.512", "resolution 1", "µm per pixel", "12 spots left out", "fewer than 200 genes",
-        "G43", "2.25", "3.0e−9", "a & b", "n_top: 2000", "Drawn by rule leiden", "This file is complete in itself",
+        "G43", "2.25", "3.0e−9", "a & b", "n_top: 2000", "Drawn by rule leiden from repeated",
+        "This file is complete in itself",
     ):  # fmt: skip
         assert words in page.words, words
     contents = [link for link in page.links if link.startswith("#")]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.metrics import adjusted_rand_index, metric_row
+from histoweft.metrics import adjusted_rand_index
 
 RESOLUTIONS = (0.4, 0.6, 0.8, 1.0, 1.4)
 
@@ -194,36 +194,3 @@ def stability(
             }
         )
     return pd.DataFrame(rows)
-
-
-def clusters_against_labels(
-    clusters: pd.DataFrame, labels: pd.Series | None, chosen: float, study: str, sample: str
-) -> list[dict[str, Any]]:
-    """Score the clusters of each resolution against expert labels.
-
-    Parameters
-    ----------
-    clusters
-        See `cluster`.
-    labels
-        Index: barcodes; missing where an expert gave none. None: the sample has no labels.
-    chosen
-        The resolution that the config selects.
-    study, sample
-        Names.
-
-    Returns
-    -------
-    Rows of the metrics table (task ``domains``, metric ``ari``); none where there are no labels.
-    """
-    if labels is None or labels.notna().sum() < 2:
-        return []
-    labels = labels.reindex(clusters.index)
-    rows = []
-    for column in clusters.columns.drop("leiden"):
-        note = "default" if column == column_name(chosen) else ""
-        value = adjusted_rand_index(clusters[column], labels)
-        n = int(labels.notna().sum())
-        row = ("domains", column, sample, "truth", "ari", value)
-        rows.append(metric_row(study, "expression", *row, n=n, note=note))
-    return rows

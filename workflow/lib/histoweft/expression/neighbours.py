@@ -204,8 +204,10 @@ def fuzzy_union(indices: np.ndarray, distances: np.ndarray) -> sp.csr_matrix:
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = np.where((beyond <= 0) | (scale[:, None] == 0), 1.0, np.exp(-beyond / scale[:, None]))
     weights[indices == np.arange(n)[:, None]] = 0
+    # A copy: removing zeros moves the column numbers about in place.
+    columns = indices.astype(np.int32).ravel()
     directed = sp.csr_matrix(
-        (weights.ravel().astype(np.float32), indices.ravel(), np.arange(0, n * k + 1, k, dtype=np.int32)), shape=(n, n)
+        (weights.ravel().astype(np.float32), columns, np.arange(0, n * k + 1, k, dtype=np.int32)), shape=(n, n)
     )
     directed.eliminate_zeros()
     other = directed.T.tocsr()

@@ -16,6 +16,12 @@ from markupsafe import Markup, escape
 NOTHING = "–"
 """What stands in a cell that has no value."""
 
+SHORT = 18
+"""Characters up to which the text of a cell is kept on one line."""
+
+DISPLAYED = 0.75
+"""Size at which figures are shown, of their pixels: text in them is then as large as the text around."""
+
 # A slash that starts a path: not inside a word, an address or another path. A single name after it is left alone.
 _ABSOLUTE = re.compile(r"""(?<![\w/.:~-])(?:/|[A-Za-z]:\\|~/)(?:[^\s/\\'"<>|:;,]+[/\\])+[^\s/\\'"<>|:;,)]*""")
 
@@ -244,7 +250,9 @@ def _cell(value: Any, numeric: bool, digits: int) -> Html:
         value = number(None if is_missing(value) else value, digits)
     elif isinstance(value, bool):
         value = "yes" if value else "no"
-    return Html('<td class="n">{}</td>' if numeric else "<td>{}</td>").format(value)
+    # A short word is kept on one line; of markup the length is unknown.
+    kind = "n" if numeric else "short" if isinstance(value, Html) or len(str(value)) <= SHORT else ""
+    return Html('<td class="{}">{}</td>').format(kind, value) if kind else Html("<td>{}</td>").format(value)
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -252,7 +260,7 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def figure(path: str | os.PathLike, alt: str, caption: Any, rule: str = "", anchor: str = "") -> Html:
+def figure(path: str | os.PathLike, alt: str, caption: Any, anchor: str = "") -> Html:
     """Return a picture with its caption, the picture inside the page.
 
     Parameters
@@ -263,24 +271,13 @@ def figure(path: str | os.PathLike, alt: str, caption: Any, rule: str = "", anch
         What it shows, for those who cannot see it.
     caption
         Text or markup below it.
-    rule
-        The rule that drew it.
     anchor
         Name to link to.
     """
     content = Path(path).read_bytes()
-    width, height = png_size(content)
-    made = Html('<p class="made">Drawn by rule <code>{}</code>.</p>').format(rule) if rule else ""
-    return Html(
-        '<figure{}><img src="{}" width="{}" height="{}" alt="{}"><figcaption>{}{}</figcaption></figure>'
-    ).format(
-        Html(' id="{}"').format(anchor) if anchor else "",
-        data_uri(content, "image/png"),
-        width,
-        height,
-        alt,
-        caption,
-        made,
+    width, height = (round(DISPLAYED * pixels) for pixels in png_size(content))
+    return Html('<figure{}><img src="{}" width="{}" height="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
+        Html(' id="{}"').format(anchor) if anchor else "", data_uri(content, "image/png"), width, height, alt, caption
     )
 
 
@@ -329,7 +326,8 @@ def caption_text(path: str | os.PathLike, sample: str = "") -> str:
 
 def caption(text: str) -> Html:
     """Return a filled-in caption as markup: paragraphs with ``literals`` and *emphasis*."""
-    return joined(paragraph(_inline(block)) for block in re.split(r"\n\s*\n", text.strip()))
+    blocks = (paragraph(_inline(block)) for block in re.split(r"\n\s*\n", text.strip()))
+    return Html('<div class="caption">{}</div>').format(joined(blocks))
 
 
 def _inline(text: str) -> Html:

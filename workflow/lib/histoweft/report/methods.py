@@ -183,7 +183,7 @@ def methods(
     units = _units(samples)
     _opening(text, config, samples, units)
     _filters(text, config["expression"]["qc"], units)
-    _features(text, config["expression"]["features"], units)
+    _features(text, config["expression"]["features"], samples, units)
     _graph(text, config["expression"], samples, units)
     _markers(text)
     if len(samples) > 1:
@@ -205,20 +205,26 @@ def _one(units: str) -> str:
     return {"spots": "spot", "cells": "cell", "bins": "bin"}.get(units, "spot or cell")
 
 
+def _count(n: int) -> str:
+    """Return a small number in words, as a sentence may begin with it."""
+    words = "no one two three four five six seven eight nine ten eleven twelve".split()
+    return words[n] if n < len(words) else f"{n:,}"
+
+
 def _opening(text: _Text, config: dict[str, Any], samples: Sequence[dict[str, Any]], units: str) -> None:
     platforms = [PLATFORMS.get(facts["platform"], facts["platform"]) for facts in samples]
     kinds = ", ".join(dict.fromkeys(platforms))
     patients = {facts["patient"] for facts in samples}
     n, p = len(samples), len(patients)
     given = sum(facts["barcodes_in"] for facts in samples)
-    of = f" of {p} patient{'s' if p > 1 else ''} or animals" if p != n and p > 1 else ""
+    of = f" of {_count(p)} subjects" if 1 < p < n else ""
     text.say(
-        f"{n} section{'s' if n > 1 else ''}{of} ({kinds}; {given:,} {units}) "
+        f"{_count(n).capitalize()} section{'s' if n > 1 else ''}{of} ({kinds}; {given:,} {units}) "
         f"{'were' if n > 1 else 'was'} analysed with Histoweft, a workflow in {text.tool('snakemake', 'Snakemake')} "
         f"({text.cite('Mölder et al., 2021')}), on raw counts kept as {text.tool('anndata', 'AnnData')} objects "
         f"({text.cite('Virshup et al., 2024')})."
     )
-    if config["ingest"]["counts"] != "integer":
+    if config["ingest"]["counts"] in ("round", "as_is"):
         how = "rounded to whole numbers" if config["ingest"]["counts"] == "round" else "used as they were"
         text.say(f"Values that were not whole numbers were {how}.")
     if all(facts["platform"] != "scrna" for facts in samples) and any(facts["image"] for facts in samples):
@@ -259,7 +265,7 @@ def _filters(text: _Text, qc: dict[str, Any], units: str) -> None:
     text.say(f"{genes}; {text.kept:,} {units} were left.")
 
 
-def _features(text: _Text, features: dict[str, Any], units: str) -> None:
+def _features(text: _Text, features: dict[str, Any], samples: Sequence[dict[str, Any]], units: str) -> None:
     rank = {
         "seurat": ("their dispersion among genes of similar mean", "Satija et al., 2015"),
         "seurat_v3": ("the variance of their standardised counts", "Stuart et al., 2019"),
@@ -271,9 +277,15 @@ def _features(text: _Text, features: dict[str, Any], units: str) -> None:
         f"Counts of each {_one(units)} were scaled to a sum of {plain(features['target_sum'])} and transformed by "
         "log(1 + x)."
     )
+    genes = [facts["genes"] for facts in samples]
+    if max(genes) <= features["n_top"]:
+        chosen = f"All genes were used, as no section had more than {features['n_top']:,}"
+    else:
+        fewer = " (all genes where a section had fewer)" if min(genes) < features["n_top"] else ""
+        chosen = f"The {features['n_top']:,} most variable genes of each section{fewer} were chosen by {how} "
+        chosen += f"({text.cite(source)})"
     text.say(
-        f"The {features['n_top']:,} most variable genes of each section were chosen by {how} "
-        f"({text.cite(source)}), and {features['n_components']} principal components were computed from their log "
+        f"{chosen}, and {features['n_components']} principal components were computed from their log "
         f"values, centred and {scaled}."
     )
 
@@ -318,18 +330,19 @@ def _markers(text: _Text) -> None:
 def _integration(text: _Text, integration: dict[str, Any], samples: Sequence[dict[str, Any]]) -> None:
     names = {
         "none": "their joint principal components as they are (no integration, the floor)",
-        "harmony": f"{text.tool('harmonypy', 'Harmony')} ({text.cite('Korsunsky et al., 2019')})"
+        "harmony": f"Harmony ({text.tool('harmonypy')}; {text.cite('Korsunsky et al., 2019')})"
         if "harmony" in integration["methods"]
         else "",
-        "scvi": f"{text.tool('scvi-tools', 'scVI')} ({text.cite('Lopez et al., 2018')})"
+        "scvi": f"scVI ({text.tool('scvi-tools')}; {text.cite('Lopez et al., 2018')})"
         if "scvi" in integration["methods"]
         else "",
     }
     used = [names.get(method, method) for method in integration["methods"]]
     listed = f"{', '.join(used[:-1])} and {used[-1]}" if len(used) > 1 else used[0]
     text.say(
-        f"The {len(samples)} sections were joined on their shared genes, with the {integration['n_top']:,} "
-        f"genes of the best median rank of variability over sections and {integration['n_components']} components, "
+        f"The {_count(len(samples))} sections were joined on their shared genes, with at most "
+        f"{integration['n_top']:,} of them, those of the best median rank of variability over sections, and "
+        f"{integration['n_components']} components, "
         f"by {listed}, with the column “{integration['batch']}” as batch; joint clusters used Leiden at resolution "
         f"{plain(integration['resolution'])}."
     )

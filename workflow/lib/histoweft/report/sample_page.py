@@ -128,8 +128,8 @@ def key_facts(facts: dict[str, Any]) -> Html:
     return section("Key numbers", key_numbers(entries))
 
 
-def _figure(name: str, alt: str, rule: str, figures: dict[str, str], captions: dict[str, str]) -> Html:
-    return figure(figures[name], alt, caption(captions[f"{name}_figure"]), rule, anchor=f"figure-{name}")
+def _figure(name: str, alt: str, figures: dict[str, str], captions: dict[str, str]) -> Html:
+    return figure(figures[name], alt, caption(captions[f"{name}_figure"]), anchor=f"figure-{name}")
 
 
 def quality(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
@@ -137,7 +137,6 @@ def quality(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, 
     picture = _figure(
         "qc",
         f"Quality control of {facts['sample']}: genes and counts of each barcode, and which barcodes were removed",
-        "qc",
         figures,
         captions,
     )
@@ -165,15 +164,13 @@ def clusters(facts: dict[str, Any], figures: dict[str, str], captions: dict[str,
     """Return the clusters on the tissue and in the UMAP."""
     place = "on the tissue and in the UMAP" if facts["located"] else "in the UMAP"
     alt = f"The {facts['clusters']} clusters of {facts['sample']} {place}"
-    return section(
-        f"Clusters {place}", _figure("clusters", alt, "cluster_figure", figures, captions), anchor="clusters"
-    )
+    return section(f"Clusters {place}", _figure("clusters", alt, figures, captions), anchor="clusters")
 
 
 def variable_genes(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
     """Return the choice of genes and the principal components."""
     alt = f"Variable genes of {facts['sample']} and the variance that each principal component explains"
-    return section("Variable genes and components", _figure("features", alt, "features", figures, captions))
+    return section("Variable genes and components", _figure("features", alt, figures, captions))
 
 
 def stability(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
@@ -194,7 +191,7 @@ def stability(facts: dict[str, Any], figures: dict[str, str], captions: dict[str
     ]
     return section(
         "Stability",
-        _figure("stability", alt, "leiden", figures, captions),
+        _figure("stability", alt, figures, captions),
         table(columns, rows, empty="Stability was not measured (expression.stability_seeds is 1)."),
         caption(captions["stability_table"]) if rows else "",
     )
@@ -225,7 +222,7 @@ def markers(facts: dict[str, Any], tables: dict[str, str], figures: dict[str, st
     alt = f"Expression of the top marker genes in each cluster of {facts['sample']}"
     return section(
         "Markers",
-        _figure("markers", alt, "markers", figures, captions),
+        _figure("markers", alt, figures, captions),
         Html("<h3>Top markers of each cluster</h3>"),
         table(columns, rows, row_kinds=kinds, tall=len(rows) > 24, empty="No markers: there is one cluster only."),
         caption(captions["markers_table"]),

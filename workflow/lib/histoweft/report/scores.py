@@ -68,7 +68,9 @@ def evidence(frame: pd.DataFrame, tall: bool = False) -> Html:
             )
     columns = ["Task", "Sample", "Protocol", "Metric", "Method", "Value", "95 % interval", "Beside the best floor", "n"]
     columns += ["Note"]
-    return table(columns, rows, row_kinds=kinds, tall=tall, empty="Nothing was scored.")
+    said = [at for at in range(len(columns)) if any(row[at] not in (None, "", NOTHING) for row in rows)]
+    shown = [[row[at] for at in said] for row in rows]
+    return table([columns[at] for at in said], shown, row_kinds=kinds, tall=tall, empty="Nothing was scored.")
 
 
 def _row(row: dict[str, Any], floors: list[float]) -> list[Any]:

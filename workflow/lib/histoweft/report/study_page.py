@@ -150,7 +150,7 @@ def _summary(config: dict[str, Any], facts: list[dict[str, Any]]) -> str:
     units = {f["unit"] for f in facts}
     unit = units.pop() if len(units) == 1 else "spots or cells"
     given, kept = sum(f["barcodes_in"] for f in facts), sum(f["barcodes"] for f in facts)
-    of = f" of {len(patients)} patients or animals" if len(patients) > 1 else ""
+    of = f" of {len(patients)} subjects" if len(patients) > 1 else ""
     text = (
         f"{n} section{'s' if n > 1 else ''}{of} ({kinds}): {number(given)} {unit} came in and {number(kept)} "
         f"({percent(kept, given)}) passed quality control. Each section was normalised, clustered with Leiden at "
@@ -181,7 +181,17 @@ def warnings(facts: list[dict[str, Any]], verdict: str) -> Html:
 def samples(facts: list[dict[str, Any]]) -> Html:
     """Return the table of samples, each linked to its page."""
     labelled = any(f["label_ari"] is not None for f in facts)
-    columns = ["Sample", "Patient", "Condition", "Platform", "Kept", "Of all", "Genes", "Median genes", "Median counts"]
+    columns = [
+        "Sample",
+        "Patient",
+        "Condition",
+        "Platform",
+        "Kept",
+        "Share kept",
+        "Genes",
+        "Median genes",
+        "Median counts",
+    ]
     columns += ["Clusters", "Stability (ARI)"] + (["Against labels (ARI)"] if labelled else []) + ["Warnings"]
     rows = []
     for f in facts:
@@ -253,7 +263,7 @@ def integration(verdict: str, figures: dict[str, str], metrics: str, captions: d
     title = "Doing nothing was best" if floor_won else f"Best: {best}" if best else "Verdict"
     items = [text or "No verdict was written.", *filter(None, [_measured_against(said)])]
     pictures = [
-        figure(figures[name], alt, caption(captions[_caption_of(name)]), "score_integration", anchor=f"figure-{name}")
+        figure(figures[name], alt, caption(captions[_caption_of(name)]), anchor=f"figure-{name}")
         for name, alt in _INTEGRATION_ALT.items()
         if name in figures
     ]
@@ -291,7 +301,8 @@ def _integration_table(frame: Any) -> Html:
         name = joined([method.removeprefix("floor:"), tag])
         rows.append([name, *(values.get((method, metric)) for metric in metrics)])
     kinds = ["floor" if is_floor(method) else "" for method in methods_found]
-    return table(["Method", *metrics], rows, row_kinds=kinds, empty="Nothing was scored.")
+    columns = ["Method", *(metric.replace("_", " ") for metric in metrics)]
+    return table(columns, rows, row_kinds=kinds, empty="Nothing was scored.")
 
 
 def all_scores(metrics: str, captions: dict[str, str]) -> Html:

@@ -49,11 +49,15 @@ header .tags li {
   overflow-wrap: anywhere;
 }
 header .tags b { font-weight: 400; color: var(--soft); margin-right: 0.35em; }
+header { margin-bottom: 1.4rem; }
 section { margin-top: 2.6rem; }
 h2 { font-size: 1.4rem; letter-spacing: -0.01em; line-height: 1.3; margin: 0 0 0.8rem; }
 h3 { font-size: 1.03rem; margin: 1.7rem 0 0.55rem; }
 p { margin: 0 0 0.8rem; max-width: 54rem; }
-.quiet, .made { color: var(--soft); }
+.quiet { color: var(--soft); }
+.caption { font-size: 0.92rem; line-height: 1.55; color: var(--soft); }
+.caption p { margin: 0 0 0.5rem; max-width: 60rem; }
+figcaption .caption, figcaption .caption p { font-size: 1em; color: inherit; }
 code, pre { font-family: ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, monospace; font-size: 0.87em; }
 code { background: var(--stripe); border-radius: 4px; padding: 0.06em 0.32em; overflow-wrap: anywhere; }
 pre {
@@ -96,8 +100,10 @@ th, td { padding: 0.38rem 0.85rem; text-align: left; vertical-align: top; border
 td { max-width: 34rem; overflow-wrap: break-word; }
 thead th {
   position: sticky; top: 0; background: var(--card); box-shadow: inset 0 -1px 0 var(--line); font-weight: 600;
-  color: var(--soft); white-space: nowrap;
+  color: var(--soft); vertical-align: bottom; line-height: 1.3;
 }
+thead th.n { white-space: normal; }
+td.short { white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 tr.floor, tbody tr.floor:nth-child(even) { background: var(--floor); }
@@ -120,7 +126,6 @@ figcaption {
   padding: 0.85rem 1.2rem 0.35rem; border-top: 1px solid var(--line); font-size: 0.92rem; line-height: 1.55;
   width: 0; min-width: 100%;
 }
-figcaption p { margin: 0 0 0.5rem; max-width: 60rem; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1.1rem; }
 .gallery figure { width: auto; margin: 0; }
 .gallery img { width: 100%; }
