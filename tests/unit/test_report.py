@@ -302,6 +302,16 @@ def test_a_table_sets_numbers_right_and_marks_gaps():
     assert "Nothing to show" in str(html.table(["a"], []))
 
 
+def test_a_column_of_numbers_has_one_number_of_decimals():
+    rows = [[100, 1, 4e-57, 3, -2.5], [50, 0.9361, 0.0126, 12000, 0.25], [16.12, 0.8, 1, 0, 0]]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", str(html.table(list("abcde"), rows)))
+    assert cells[0::5] == ["100.0", "50.0", "16.1"]
+    assert cells[1::5] == ["1.000", "0.936", "0.800"]
+    assert cells[2::5] == ["4.0e−57", "0.0126", "1"]
+    assert cells[3::5] == ["3", "12,000", "0"]
+    assert cells[4::5] == ["−2.50", "0.25", "0.00"]
+
+
 def test_a_figure_holds_its_picture(tmp_path):
     path = picture(tmp_path / "x.png", (64, 32))
     page = Page(str(html.figure(path, 'the "alt"', "caption")))
@@ -469,6 +479,17 @@ def test_the_evidence_table_puts_floors_first(study):
     assert words.index("one cluster") < words.index("model")
     assert "+0.434, better" in words
     assert words.count("floor") >= 1
+    assert "default resolution 1" in words
+
+
+def test_long_notes_stand_below_the_table_once(study):
+    frame = scores.read_scores(study / "A1" / "expression.tsv")
+    frame["note"] = "default; " + "long and said in every row " * 5
+    frame["panel"] = EVIL
+    words = Page(str(scores.evidence(frame))).words
+    assert words.count("default note 1") == 3
+    assert words.count("Long and said in every row") == 1
+    assert EVIL in words
 
 
 # ----------------------------------------------------------------------------------------------------------- pages
@@ -515,6 +536,40 @@ def test_the_executed_notebook_is_kept(sample_markup, study, repo):
     assert any("injected-parameters" in cell["metadata"].get("tags", []) for cell in kept["cells"])
     assert all(cell["execution_count"] for cell in kept["cells"] if cell["cell_type"] == "code")
     assert str(repo) not in json.dumps(kept)
+
+
+def notebook(path, *cells):
+    import nbformat
+
+    parameters = nbformat.v4.new_code_cell("given = None", metadata={"tags": ["parameters"]})
+    made = nbformat.v4.new_notebook(cells=[parameters, *map(nbformat.v4.new_code_cell, cells)])
+    made.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(made, path)
+    return path
+
+
+def test_the_kernel_is_this_interpreter_whatever_the_user_has(tmp_path, monkeypatch):
+    import sys
+
+    other = tmp_path / "user" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "mine", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "user"))
+    monkeypatch.setenv("HOME", "/nonexistent")
+    path = notebook(tmp_path / "x.ipynb", "import sys, histoweft\nprint(sys.executable, given['a'][1])")
+    render.execute(path, tmp_path / "y.ipynb", {"given": {"a": [1, EVIL, None]}})
+    body = Page(str(render.body_of(tmp_path / "y.ipynb")))
+    assert f"{sys.executable} {EVIL}" in body.words
+    assert "import sys" not in body.words
+
+
+def test_a_failing_cell_is_an_error(tmp_path):
+    import papermill
+
+    path = notebook(tmp_path / "x.ipynb", "raise ValueError('seen')")
+    with pytest.raises(papermill.PapermillExecutionError, match="seen"):
+        render.execute(path, tmp_path / "y.ipynb", {})
+    assert not (tmp_path / "y.ipynb").exists()
 
 
 def test_notebooks_in_the_repository_hold_no_output(repo):

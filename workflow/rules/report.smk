@@ -89,7 +89,7 @@ rule assemble:
         env("report")
     threads: 1
     resources:
-        mem_mb=memory(1500, 6),
+        mem_mb=memory(1000, 0.5),
         runtime=60,
     params:
         target_sum=EXPRESSION["features"]["target_sum"],

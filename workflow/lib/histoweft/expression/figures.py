@@ -121,19 +121,21 @@ def _histogram(ax: Any, found: pd.DataFrame, table: pd.DataFrame, name: str, lab
     why = found["reason"].replace("", KEPT).to_numpy()
     stacks = [np.clip(values[why == name], bins[0], None) for name in colours]
     ax.hist(stacks, bins=bins, stacked=True, color=list(colours.values()), label=list(colours))
+    drawn = 0
     for _, row in table[table["axis"] == "barcodes"].iterrows():
         of = {"min_genes": "n_genes", "max_genes": "n_genes", "min_counts": "n_counts", "max_counts": "n_counts"}
         of |= {"max_pct_mito": "pct_mito"}
         # Thresholds far beyond the data would squeeze the histogram into a corner.
         if of.get(row["filter"], row["filter"].removeprefix("mads:")) == name and row["threshold"] <= 1.3 * bins[-1]:
             ax.axvline(row["threshold"], color="#333333", linestyle="--", linewidth=1)
-            ax.text(
-                row["threshold"], 1.0, f" {row['threshold']:,.4g}", transform=ax.get_xaxis_transform(), va="bottom",
-                ha="center", fontsize=7, color="#333333",
-            )  # fmt: skip
+            # Two thresholds may lie close together: every other number goes a line higher.
+            height, place = 1.0 + 0.045 * (drawn % 2), ax.get_xaxis_transform()
+            words = {"va": "bottom", "ha": "center", "fontsize": 7, "color": "#333333"}
+            ax.text(row["threshold"], height, f"{row['threshold']:,.4g}", transform=place, **words)
+            drawn += 1
     ax.axvline(np.median(values), color="#0072b2", linewidth=1, label=f"median {np.median(values):,.4g}")
     ax.set(xlabel=label, ylabel="barcodes")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(framealpha=0.85, edgecolor="none", fontsize=8)
     _plain(ax)
 
 

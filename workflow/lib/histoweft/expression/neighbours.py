@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-EXACT_CELLS = 100_000
+EXACT_CELLS = 80_000
 """Up to so many cells all distances are computed: no slower than approximating them, and exact."""
 
 _PLAIN_CELLS = 15_000
@@ -202,7 +202,8 @@ def fuzzy_union(indices: np.ndarray, distances: np.ndarray) -> sp.csr_matrix:
     nearest, scale = membership_scales(distances)
     beyond = distances - nearest[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = np.where((beyond <= 0) | (scale[:, None] == 0), 1.0, np.exp(-beyond / scale[:, None]))
+        falling = np.exp(-np.maximum(beyond, 0) / scale[:, None])
+    weights = np.where((beyond <= 0) | (scale[:, None] == 0), 1.0, falling)
     weights[indices == np.arange(n)[:, None]] = 0
     # A copy: removing zeros moves the column numbers about in place.
     columns = indices.astype(np.int32).ravel()

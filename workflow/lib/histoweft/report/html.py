@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 NOTHING = "–"
 """What stands in a cell that has no value."""
 
-SHORT = 18
+SHORT = 20
 """Characters up to which the text of a cell is kept on one line."""
 
 DISPLAYED = 0.75
@@ -219,6 +219,7 @@ def table(
     if not rows:
         return paragraph(empty, kind="quiet")
     numeric = [_holds_numbers([row[i] for row in rows]) for i in range(len(columns))]
+    places = [_decimals([row[i] for row in rows], digits) if n else None for i, n in enumerate(numeric)]
     head = joined(
         Html('<th scope="col" class="n">{}</th>' if n else '<th scope="col">{}</th>').format(name)
         for name, n in zip(columns, numeric, strict=True)
@@ -226,7 +227,7 @@ def table(
     body = joined(
         Html("<tr{}>{}</tr>\n").format(
             Html(' class="{}"').format(kind) if kind else "",
-            joined(_cell(value, n, digits) for value, n in zip(row, numeric, strict=True)),
+            joined(_cell(*cell, digits) for cell in zip(row, numeric, places, strict=True)),
         )
         for row, kind in zip(rows, row_kinds or [""] * len(rows), strict=True)
     )
@@ -245,13 +246,26 @@ def _holds_numbers(values: list[Any]) -> bool:
     return bool(there) and all(_is_number(value) for value in there)
 
 
-def _cell(value: Any, numeric: bool, digits: int) -> Html:
-    if is_missing(value) or _is_number(value):
+def _decimals(values: list[Any], digits: int) -> int | None:
+    """Return the decimals that suit a whole column; None where its values span too much for one choice."""
+    sizes = [abs(float(value)) for value in values if not is_missing(value) and value != 0]
+    if not sizes or not all(map(math.isfinite, sizes)) or all(size == int(size) for size in sizes):
+        return None
+    # A largest value of just 1 or 100 must not cost the others a decimal.
+    decimals = max(0, digits - 1 - math.floor(math.log10(0.999 * max(sizes))))
+    fits = min(sizes) >= (10**-decimals if decimals else 100)
+    return decimals if fits and decimals <= 4 else None
+
+
+def _cell(value: Any, numeric: bool, decimals: int | None, digits: int) -> Html:
+    if decimals is not None and not is_missing(value):
+        value = f"{value:,.{decimals}f}".replace("-", "−")
+    elif is_missing(value) or _is_number(value):
         value = number(None if is_missing(value) else value, digits)
     elif isinstance(value, bool):
         value = "yes" if value else "no"
-    # A short word is kept on one line; of markup the length is unknown.
-    kind = "n" if numeric else "short" if isinstance(value, Html) or len(str(value)) <= SHORT else ""
+    seen = value.striptags() if isinstance(value, Markup) else str(value)
+    kind = "n" if numeric else "short" if len(seen) <= SHORT else ""
     return Html('<td class="{}">{}</td>').format(kind, value) if kind else Html("<td>{}</td>").format(value)
 
 

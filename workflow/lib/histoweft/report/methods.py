@@ -221,7 +221,7 @@ def _opening(text: _Text, config: dict[str, Any], samples: Sequence[dict[str, An
     text.say(
         f"{_count(n).capitalize()} section{'s' if n > 1 else ''}{of} ({kinds}; {given:,} {units}) "
         f"{'were' if n > 1 else 'was'} analysed with Histoweft, a workflow in {text.tool('snakemake', 'Snakemake')} "
-        f"({text.cite('Mölder et al., 2021')}), on raw counts kept as {text.tool('anndata', 'AnnData')} objects "
+        f"({text.cite('Mölder et al., 2021')}), on counts kept as {text.tool('anndata', 'AnnData')} objects "
         f"({text.cite('Virshup et al., 2024')})."
     )
     if config["ingest"]["counts"] in ("round", "as_is"):

@@ -12,6 +12,9 @@ from histoweft.report.html import NOTHING, Html, joined, number, plain, table
 
 SMALLER_IS_BETTER = {"mse", "rmse", "ece", "seconds", "peak_mb", "euclid_voxels"}
 
+LONG_NOTE = 64
+"""Characters above which a note is put below the table."""
+
 _GROUP = ["task", "sample", "protocol", "fold", "metric"]
 
 
@@ -56,13 +59,13 @@ def evidence(frame: pd.DataFrame, tall: bool = False) -> Html:
     tall
         In a box that scrolls.
     """
-    rows, kinds = [], []
+    rows, kinds, notes = [], [], {}
     for _, group in frame.groupby(_GROUP, sort=False):
         floors = group.loc[group["method"].map(is_floor)]
         models = group.loc[~group["method"].map(is_floor)]
         ordered = pd.concat([floors, models]).to_dict("records")
         for at, row in enumerate(ordered):
-            rows.append(_row(row, floors["value"].tolist()))
+            rows.append(_row(row, floors["value"].tolist(), notes))
             kinds.append(
                 " ".join(filter(None, ["group" if at == 0 else "", "floor" if is_floor(row["method"]) else ""]))
             )
@@ -70,10 +73,27 @@ def evidence(frame: pd.DataFrame, tall: bool = False) -> Html:
     columns += ["Note"]
     said = [at for at in range(len(columns)) if any(row[at] not in (None, "", NOTHING) for row in rows)]
     shown = [[row[at] for at in said] for row in rows]
-    return table([columns[at] for at in said], shown, row_kinds=kinds, tall=tall, empty="Nothing was scored.")
+    made = table([columns[at] for at in said], shown, row_kinds=kinds, tall=tall, empty="Nothing was scored.")
+    return joined([made, _notes(notes)]) if notes else made
 
 
-def _row(row: dict[str, Any], floors: list[float]) -> list[Any]:
+def _notes(notes: dict[str, int]) -> Html:
+    items = joined(Html("<li>{}</li>").format(f"{text[:1].upper()}{text[1:]}") for text in notes)
+    return Html('<ol class="caption notes">{}</ol>').format(items)
+
+
+def _note(row: dict[str, Any], notes: dict[str, int]) -> Html | str:
+    """Return what stands in the last column: a long text that many rows share becomes a number, explained below."""
+    parts = [part for part in row["note"].split("; ") if part]
+    default = Html('<span class="tag">default</span> ') if "default" in parts else ""
+    text = "; ".join(part for part in parts if part != "default")
+    text = "; ".join(filter(None, [text, row["panel"] and f"panel: {row['panel']}"]))
+    if len(text) > LONG_NOTE:
+        text = f"note {notes.setdefault(text, len(notes) + 1)}"
+    return joined([default, text]) if default else text
+
+
+def _row(row: dict[str, Any], floors: list[float], notes: dict[str, int]) -> list[Any]:
     method = Html("{}").format(row["method"])
     if is_floor(row["method"]):
         method = joined([row["method"].removeprefix("floor:"), Html(' <span class="tag">floor</span>')])
@@ -83,7 +103,6 @@ def _row(row: dict[str, Any], floors: list[float]) -> list[Any]:
         beside = "no floor" if found is None else _words(*found)
     interval = NOTHING if math.isnan(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
     fold = "" if row["fold"] in ("", "all") else f", fold {row['fold']}"
-    note = "; ".join(filter(None, [row["note"], row["panel"] and f"panel: {row['panel']}"]))
     return [
         row["task"].replace("_", " "),
         row["sample"],
@@ -94,7 +113,7 @@ def _row(row: dict[str, Any], floors: list[float]) -> list[Any]:
         interval,
         beside,
         None if math.isnan(row["n"]) else int(row["n"]),
-        note,
+        _note(row, notes),
     ]
 
 

@@ -180,23 +180,11 @@ def warnings(facts: list[dict[str, Any]], verdict: str) -> Html:
 
 def samples(facts: list[dict[str, Any]]) -> Html:
     """Return the table of samples, each linked to its page."""
-    labelled = any(f["label_ari"] is not None for f in facts)
-    columns = [
-        "Sample",
-        "Patient",
-        "Condition",
-        "Platform",
-        "Kept",
-        "Share kept",
-        "Genes",
-        "Median genes",
-        "Median counts",
-    ]
-    columns += ["Clusters", "Stability (ARI)"] + (["Against labels (ARI)"] if labelled else []) + ["Warnings"]
-    rows = []
-    for f in facts:
-        row = [
-            Html('<a href="{}.html">{}</a>').format(f["sample"], f["sample"]),
+    columns = ["Sample", "Patient", "Condition", "Platform", "Kept", "Share kept", "Genes", "Median genes"]
+    columns += ["Median counts", "Clusters", "Stability (ARI)", "Against labels (ARI)", "Warnings"]
+    rows = [
+        [
+            Html('<a href="{0}.html">{0}</a>').format(f["sample"]),
             f["patient"],
             f["condition"],
             PLATFORMS.get(f["platform"], f["platform"]),
@@ -207,9 +195,14 @@ def samples(facts: list[dict[str, Any]]) -> Html:
             f["median_counts"],
             f["clusters"],
             chosen_stability(f).get("ari_mean"),
+            f["label_ari"],
+            len(f["warnings"]) or None,
         ]
-        rows.append([*row, *([f["label_ari"]] if labelled else []), len(f["warnings"]) or ""])
-    return section("Samples", table(columns, rows, tall=len(rows) > 20))
+        for f in facts
+    ]
+    said = [at for at in range(len(columns)) if any(row[at] not in (None, "") for row in rows)]
+    shown = [[row[at] for at in said] for row in rows]
+    return section("Samples", table([columns[at] for at in said], shown, tall=len(rows) > 20))
 
 
 def gallery(facts: list[dict[str, Any]], thumbnails: dict[str, str]) -> Html:

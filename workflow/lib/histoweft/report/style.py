@@ -57,6 +57,7 @@ p { margin: 0 0 0.8rem; max-width: 54rem; }
 .quiet { color: var(--soft); }
 .caption { font-size: 0.92rem; line-height: 1.55; color: var(--soft); }
 .caption p { margin: 0 0 0.5rem; max-width: 60rem; }
+.notes { margin: -0.4rem 0 1.1rem; padding-left: 1.3rem; max-width: 64rem; }
 figcaption .caption, figcaption .caption p { font-size: 1em; color: inherit; }
 code, pre { font-family: ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, monospace; font-size: 0.87em; }
 code { background: var(--stripe); border-radius: 4px; padding: 0.06em 0.32em; overflow-wrap: anywhere; }
@@ -80,7 +81,7 @@ pre code { background: none; padding: 0; font-size: 1em; }
 .notice.good h3 { color: var(--good); }
 .notice.plain { background: var(--card); }
 .numbers {
-  display: grid; grid-template-columns: repeat(auto-fill, minmax(10.6rem, 1fr)); gap: 0.8rem; margin: 0 0 1rem;
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(11.4rem, 1fr)); gap: 0.8rem; margin: 0 0 1rem;
 }
 .numbers div {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 0.7rem 0.95rem;
@@ -96,7 +97,7 @@ pre code { background: none; padding: 0; font-size: 1em; }
 }
 .table.tall { max-height: 34rem; overflow-y: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; line-height: 1.4; }
-th, td { padding: 0.38rem 0.85rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td { padding: 0.38rem 0.7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td { max-width: 34rem; overflow-wrap: break-word; }
 thead th {
   position: sticky; top: 0; background: var(--card); box-shadow: inset 0 -1px 0 var(--line); font-weight: 600;
@@ -126,7 +127,7 @@ figcaption {
   padding: 0.85rem 1.2rem 0.35rem; border-top: 1px solid var(--line); font-size: 0.92rem; line-height: 1.55;
   width: 0; min-width: 100%;
 }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1.1rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(25rem, 1fr)); gap: 1.1rem; }
 .gallery figure { width: auto; margin: 0; }
 .gallery img { width: 100%; }
 .gallery a { text-decoration: none; color: inherit; display: block; }
