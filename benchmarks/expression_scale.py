@@ -101,9 +101,9 @@ def ours(path: Path, out: Path) -> None:
     """Run the stage through the library, writing what the rules write."""
     clock = Clock()
     from histoweft.expression.features import extract_features
-    from histoweft.expression.leiden import cluster
-    from histoweft.expression.neighbours import neighbour_graph
     from histoweft.expression.qc import filter_counts
+    from histoweft.graph.leiden import cluster
+    from histoweft.graph.neighbours import neighbour_graph
     from histoweft.io import CountsFile, read_graph, write_graph, write_table
 
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Each kind of bad sample sheet, with the message it gets."""
 
 import pytest
+
 from histoweft import config, validation
 
 HEADER = "sample\tplatform\tpath\tmpp\n"
@@ -28,6 +29,7 @@ CASES = {
         HEADER + "a\tvisium\tx\t\nA\tvisium\ty\t\n",
         "line 3, column sample: found 'A'; expected a name used once. Line 2 has 'a' already.",
     ),
+    "a reserved name": (HEADER + "Index\tvisium\tx\t\n", "column sample: found 'Index'; expected another name"),
     "sample with a slash": (HEADER + "../a\tvisium\tx\t\n", "line 2, column sample: found '../a'; expected letters"),
     "sample with shell characters": (HEADER + "a;rm\tvisium\tx\t\n", "column sample: found 'a;rm'"),
     "html in a sample": (HEADER + "<script>\tvisium\tx\t\n", "column sample: found '<script>'"),

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+
 from histoweft.metrics import COLUMNS, adjusted_rand_index
 
 SAMPLES = ("P1_pre", "P1_post", "P2_pre", "P2_post")

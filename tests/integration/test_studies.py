@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import yaml
+
 from histoweft import study
 
 STUDIES = ("dlpfc", "mob", "her2st", "fetus", "xenium", "merfish", "osmfish", "pbmc")

@@ -11,8 +11,8 @@ import pytest
 def workflow(repo):
     """Return the parsed demo workflow."""
     from snakemake.api import SnakemakeApi
-    from snakemake.settings.types import OutputSettings, ResourceSettings
     from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import OutputSettings, ResourceSettings
 
     before = Path.cwd()
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -104,7 +104,7 @@ def test_outputs_are_ensured(rules):
         loose = []
         for output in rule.output:
             ensured = (output.flags.get("ensure") or {}).get("non_empty")
-            if not ensured and "ingest_warnings" not in str(output):
+            if not ensured and rule.name != "unpack" and "ingest_warnings" not in str(output):
                 loose.append(str(output))
         return f"not ensured: {loose}" if loose else ""
 

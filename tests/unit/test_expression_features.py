@@ -7,8 +7,9 @@ import pytest
 import scipy.sparse as sp
 
 from histoweft.errors import InputError
-from histoweft.expression.features import FeatureOptions, extract_features, normalise, rank_genes
+from histoweft.expression.features import FeatureOptions, extract_features, rank_genes
 from histoweft.io import CountsFile
+from histoweft.normalise import normalise
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from histoweft.expression import leiden as clustering
-from histoweft.expression import neighbours
-from histoweft.expression.umap import embedding_table, umap
+from histoweft.graph import leiden as clustering
+from histoweft.graph import neighbours
+from histoweft.graph.umap import embedding_table, umap
 from histoweft.metrics import adjusted_rand_index
 
 

@@ -7,9 +7,10 @@ import pytest
 import scipy.sparse as sp
 
 from histoweft.expression import figures
-from histoweft.expression.features import extract_features, normalise
+from histoweft.expression.features import extract_features
 from histoweft.expression.markers import adjust, marker_panel, marker_summary, rank_markers, top_markers
 from histoweft.expression.qc import QcOptions, filter_counts
+from histoweft.normalise import normalise
 
 
 @pytest.fixture(scope="module")

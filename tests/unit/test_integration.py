@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from histoweft import io, linalg
+from histoweft import io, linalg, normalise
 from histoweft.errors import InputError
 from histoweft.integration import embed, figures, joint, score
 
@@ -55,27 +55,6 @@ def study(tmp_path_factory):
         obs = file.obs()
     found = {m: embed.embed(m, features, "sample", 0) for m in ("none", "harmony")}
     return SimpleNamespace(folder=folder, paths=paths, features=features, facts=facts, obs=obs, embeddings=found)
-
-
-class Graph:
-    """A small stand-in for the ground floor's graph functions."""
-
-    @staticmethod
-    def neighbours(X, n):
-        from sklearn.neighbors import kneighbors_graph
-
-        distances = kneighbors_graph(X, n, mode="distance").tocsr()
-        return ((distances + distances.T) > 0).astype(float), distances
-
-    @staticmethod
-    def leiden(connectivities, resolution, seed):
-        from scipy.sparse.csgraph import connected_components
-
-        return connected_components(connectivities)[1].astype(str)
-
-    @staticmethod
-    def umap(connectivities, X, seed):
-        return np.random.default_rng(seed).normal(size=(len(X), 2))
 
 
 # ---------------------------------------------------------------------------------------------- linear algebra
@@ -157,9 +136,10 @@ def test_dispersion_is_judged_among_genes_of_like_mean():
     variance = mean * rng.uniform(0.9, 1.1, 100)
     variance[50:] *= 5  # all genes of high mean vary more
     variance[7] *= 2
-    scores = joint.normalised_dispersion(mean, variance)
-    assert scores.argmax() == 7
-    assert np.isneginf(joint.normalised_dispersion(np.array([0.0, 1, 2]), np.array([0.0, 0, 1]))[:2]).all()
+    scores = normalise.dispersion_table(mean, variance)["dispersions_norm"]
+    assert scores.idxmax() == 7
+    still = normalise.dispersion_table(np.array([0.0, 1, 2]), np.array([0.0, 0, 1]))["dispersions_norm"]
+    assert still[:2].isna().all()
 
 
 def test_joint_features_hold_what_they_say(study):
@@ -301,11 +281,11 @@ def test_scvi_runs_and_repeats_itself(study, tmp_path, monkeypatch):
 
 
 def test_clusters_and_layout_come_in_one_table(study):
-    table = embed.cluster(study.embeddings["harmony"], study.obs.index, neighbours=5, graph=Graph)
+    table = embed.cluster(study.embeddings["harmony"], study.obs.index, neighbours=5)
     assert list(table.columns) == ["leiden", "umap_1", "umap_2"]
     assert (table.index == study.obs.index).all()
     assert table["leiden"].map(type).eq(str).all()
-    tiny = embed.cluster(np.eye(4), list("abcd"), neighbours=15, graph=Graph)
+    tiny = embed.cluster(np.eye(4), list("abcd"), neighbours=15)
     assert len(tiny) == 4
 
 
@@ -493,7 +473,7 @@ def test_scores_refuse_what_cannot_be_compared(embeddings, batch, message):
 
 def test_pictures_show_before_first_and_every_metric(study, tmp_path):
     scores = score.score_all(study.embeddings, study.obs, study="t", seconds={"harmony": 1})
-    layouts = {m: embed.cluster(study.embeddings[m], study.obs.index, graph=Graph) for m in ("harmony", "none")}
+    layouts = {m: embed.cluster(study.embeddings[m], study.obs.index) for m in ("harmony", "none")}
     figures.umap_figure(layouts, study.obs["sample"], tmp_path / "umap.svg")
     figures.effect_figure(scores.effect, tmp_path / "effect.svg")
     figures.score_figure(scores.rows, tmp_path / "scores.svg")

@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from histoweft import job as jobs
 from histoweft.errors import HistoweftError
 
@@ -35,7 +36,9 @@ def script(tmp_path, repo):
 
     def run(body):
         text = PREAMBLE.format(library=str(repo / "workflow" / "lib"))
-        text += "\ndef main(job):\n" + "\n".join(f"    {line}" for line in body.splitlines()) + "\n\nrun(snakemake, main)\n"
+        text += (
+            "\ndef main(job):\n" + "\n".join(f"    {line}" for line in body.splitlines()) + "\n\nrun(snakemake, main)\n"
+        )
         (tmp_path / "script.py").write_text(text)
         done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.stdout == ""
@@ -86,7 +89,9 @@ def test_a_forgotten_output_is_named(script):
 
 
 def test_prints_and_warnings_go_to_the_log(script):
-    body = "import os, warnings\nfill(job)\nprint('from python')\nos.system('echo from C')\nwarnings.warn('mind the gap')"
+    body = (
+        "import os, warnings\nfill(job)\nprint('from python')\nos.system('echo from C')\nwarnings.warn('mind the gap')"
+    )
     _, log, _ = script(body)
     for line in ("from python", "from C", "mind the gap"):
         assert line in log

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from histoweft.errors import InputError
 from histoweft.metrics import COLUMNS, adjusted_rand_index, join_metrics, metric_row, write_metrics
 
@@ -68,5 +69,5 @@ def test_a_value_outside_its_interval_is_refused():
 
 def test_foreign_tables_are_refused(tmp_path):
     pd.DataFrame({"study": ["x"], "metrik": ["ari"]}).to_csv(tmp_path / "x.tsv", sep="\t", index=False)
-    with pytest.raises(InputError, match="Did you mean 'metric'?"):
+    with pytest.raises(InputError, match=r"Did you mean 'metric'\?"):
         join_metrics([tmp_path / "x.tsv"])

@@ -1,6 +1,7 @@
 """A study: the completed config with the sheet's samples in their places."""
 
 import pytest
+
 from histoweft import study
 
 

@@ -1,4 +1,4 @@
-# What every rule file uses: the checked study, the library's place, and small helpers for directives.
+# Shared by all stages: the checked study, the library's place, and small helpers for directives.
 import sys
 from pathlib import Path
 

@@ -4,18 +4,10 @@ JOINT = study.results("integration")
 
 
 rule joint_features:
-    message:
-        "Features shared by {params.number} sections"
     input:
         filtered=expand(rules.qc.output.filtered, sample=study.samples),
     output:
         features=solid(f"{JOINT}/features.h5ad"),
-    params:
-        number=len(study.samples),
-        samples=list(study.samples),
-        target_sum=EXPRESSION["features"]["target_sum"],
-        options={key: INTEGRATION[key] for key in ("n_top", "n_components")},
-        library=library("integration/joint_features"),
     log:
         logs("integration/joint_features"),
     benchmark:
@@ -26,24 +18,23 @@ rule joint_features:
     resources:
         mem_mb=memory(2000, 4),
         runtime=120,
+    params:
+        number=len(study.samples),
+        samples=list(study.samples),
+        target_sum=EXPRESSION["features"]["target_sum"],
+        options={key: INTEGRATION[key] for key in ("n_top", "n_components")},
+        library=library("integration/joint_features"),
+    message:
+        "Features shared by {params.number} sections"
     script:
         "../scripts/integration/joint_features.py"
 
 
 rule embed:
-    message:
-        "Integration with {wildcards.method}"
     input:
         features=rules.joint_features.output.features,
     output:
         embedding=solid(f"{JOINT}/{{method}}/embedding.parquet"),
-    params:
-        batch=INTEGRATION["batch"],
-        n_components=INTEGRATION["n_components"],
-        epochs=lambda wildcards: INTEGRATION["scvi_epochs"] if wildcards.method == "scvi" else 0,
-        require_gpu=lambda wildcards: wildcards.method == "scvi" and study.config["require_gpu"],
-        seed=study.config["seed"],
-        library=library("integration/embed"),
     log:
         logs("integration/{method}/embed"),
     benchmark:
@@ -55,24 +46,25 @@ rule embed:
         mem_mb=memory(2000, 6),
         runtime=240,
         gpu=lambda wildcards: 1 if wildcards.method == "scvi" else 0,
+    params:
+        batch=INTEGRATION["batch"],
+        n_components=INTEGRATION["n_components"],
+        epochs=lambda wildcards: INTEGRATION["scvi_epochs"] if wildcards.method == "scvi" else 0,
+        require_gpu=lambda wildcards: wildcards.method == "scvi" and study.config["require_gpu"],
+        seed=study.config["seed"],
+        library=library("integration/embed"),
+    message:
+        "Integration with {wildcards.method}"
     script:
         "../scripts/integration/embed.py"
 
 
 rule joint_clusters:
-    message:
-        "Joint clusters and UMAP with {wildcards.method}"
     input:
         features=rules.joint_features.output.features,
         embedding=rules.embed.output.embedding,
     output:
         clusters=solid(f"{JOINT}/{{method}}/clusters.parquet"),
-    params:
-        neighbours=EXPRESSION["neighbours"],
-        resolution=INTEGRATION["resolution"],
-        min_dist=EXPRESSION["umap_min_dist"],
-        seed=study.config["seed"],
-        library=library("integration/joint_clusters"),
     log:
         logs("integration/{method}/joint_clusters"),
     benchmark:
@@ -83,13 +75,19 @@ rule joint_clusters:
     resources:
         mem_mb=memory(2000, 6),
         runtime=120,
+    params:
+        neighbours=EXPRESSION["neighbours"],
+        resolution=INTEGRATION["resolution"],
+        min_dist=EXPRESSION["umap_min_dist"],
+        seed=study.config["seed"],
+        library=library("integration/joint_clusters"),
+    message:
+        "Joint clusters and UMAP with {wildcards.method}"
     script:
         "../scripts/integration/joint_clusters.py"
 
 
 rule score_integration:
-    message:
-        "Scoring the integration beside doing nothing"
     input:
         features=rules.joint_features.output.features,
         embeddings=expand(rules.embed.output.embedding, method=INTEGRATION["methods"]),
@@ -109,13 +107,6 @@ rule score_integration:
             sample="all",
             item="section-to-section effect",
         ),
-    params:
-        study=study.name,
-        samples=list(study.samples),
-        methods=INTEGRATION["methods"],
-        batch=INTEGRATION["batch"],
-        seed=study.config["seed"],
-        library=library("integration/score_integration"),
     log:
         logs("integration/score_integration"),
     benchmark:
@@ -126,5 +117,14 @@ rule score_integration:
     resources:
         mem_mb=memory(3000, 6),
         runtime=120,
+    params:
+        study=study.name,
+        samples=list(study.samples),
+        methods=INTEGRATION["methods"],
+        batch=INTEGRATION["batch"],
+        seed=study.config["seed"],
+        library=library("integration/score_integration"),
+    message:
+        "Scoring the integration beside doing nothing"
     script:
         "../scripts/integration/score_integration.py"

@@ -2,8 +2,6 @@
 
 
 rule simulate:
-    message:
-        "Simulating the demo tissue ({params.options[spots]} spots a section)"
     output:
         sections=[
             solid(f"{study.simulated}/{section['sample']}/{name}")
@@ -13,11 +11,6 @@ rule simulate:
         truth=[solid(study.results(name)) for name in layout.TRUTH_FILES],
         reference=[solid(f"{study.simulated}/{name}") for name in layout.REFERENCE_FILES],
         atlas=[solid(f"{study.simulated}/{name}") for name in layout.ATLAS_FILES],
-    params:
-        folder=study.simulated,
-        options=study.config["simulate"],
-        seed=study.config["seed"],
-        library=library("simulate/simulate"),
     log:
         logs("simulate/simulate"),
     benchmark:
@@ -28,5 +21,11 @@ rule simulate:
     resources:
         mem_mb=memory(1000),
         runtime=15,
+    params:
+        options=study.config["simulate"],
+        seed=study.config["seed"],
+        library=library("simulate/simulate"),
+    message:
+        "Simulating the demo tissue ({params.options[spots]} spots a section)"
     script:
         "../scripts/simulate/simulate.py"

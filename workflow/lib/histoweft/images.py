@@ -12,9 +12,7 @@ import numpy as np
 from histoweft.errors import Fault, InputError
 
 
-def read_image(
-    path: str | os.PathLike, level: int = 0, max_px: int | None = None
-) -> tuple[np.ndarray, float, float]:
+def read_image(path: str | os.PathLike, level: int = 0, max_px: int | None = None) -> tuple[np.ndarray, float, float]:
     """Read a working image.
 
     Parameters

@@ -10,6 +10,7 @@ from pathlib import Path
 from histoweft.errors import Faults, nearest
 
 SEPARATORS = {".tsv": "\t", ".csv": ","}
+RESERVED = ("index",)
 SEPARATOR_WORDS = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}
 
 
@@ -147,7 +148,7 @@ def _row(cells: list[str], number: int, header: list[str], path: Path, schema: d
         row[column] = _cell(
             given.get(column, ""), column, part, f"{path}, line {number}, column {column}", schema, faults
         )
-    for column, part in schema["properties"].items():
+    for column in schema["properties"]:
         if row[column] == "{sample}":
             row[column] = row["sample"]
     row["clinical"] = {c: given.get(c, "") for c in header if c and c not in schema["properties"]}
@@ -185,6 +186,9 @@ def _number(value: str, part: dict, where: str, faults: Faults) -> float | None:
 def _check_unique(rows: list[dict], path: Path, faults: Faults) -> None:
     first: dict[str, tuple[int, str]] = {}
     for row in rows:
+        if str(row["sample"]).casefold() in RESERVED:
+            where = f"{path}, line {row['line']}, column sample"
+            faults.add(where, repr(row["sample"]), "another name", "The study's own page is called so.")
         # Results are folders, and some file systems do not tell case apart.
         key = str(row["sample"]).casefold()
         if key and key in first:

@@ -7,7 +7,7 @@ def main(job):
     """Write clusters, their stability over seeds, the scores and the picture."""
     from histoweft.expression import figures
     from histoweft.expression.scores import clusters_against_labels
-    from histoweft.graph import cluster, stability
+    from histoweft.graph.leiden import cluster, stability
     from histoweft.io import CountsFile, read_graph, write_table
     from histoweft.metrics import write_metrics
 
@@ -15,9 +15,7 @@ def main(job):
         obs, n_genes = filtered.obs(), filtered.n_vars
     connectivities, _ = read_graph(job.input.graph)
     resolutions, chosen = job.params.resolutions, job.params.resolution
-    clusters = cluster(
-        connectivities, obs.index, resolutions, chosen, seed=job.params.seed, threads=job.threads
-    )
+    clusters = cluster(connectivities, obs.index, resolutions, chosen, seed=job.params.seed, threads=job.threads)
     seeds = range(job.params.seed, job.params.seed + job.params.seeds)
     stable = stability(connectivities, resolutions, tuple(seeds), threads=job.threads)
     job.log.info("\n%s", stable.to_string(index=False))

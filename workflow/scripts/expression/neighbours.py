@@ -5,7 +5,7 @@ from histoweft.job import run
 
 def main(job):
     """Write the neighbour graph."""
-    from histoweft.graph import neighbour_graph
+    from histoweft.graph.neighbours import neighbour_graph
     from histoweft.io import CountsFile, write_graph
 
     with CountsFile(job.input.features) as features:

@@ -17,9 +17,7 @@ def main(job):
         obs, n_genes = features.obs(), features.n_vars
     embeddings = {m: read_table(p, obs.index).to_numpy() for m, p in zip(job.params.methods, job.input.embeddings)}
     joint = {m: read_table(p, obs.index) for m, p in zip(job.params.methods, job.input.joint)}
-    own = pd.concat(
-        {s: read_table(p)["leiden"] for s, p in zip(job.params.samples, job.input.clusters, strict=True)}
-    )
+    own = pd.concat({s: read_table(p)["leiden"] for s, p in zip(job.params.samples, job.input.clusters, strict=True)})
     own.index = [f"{sample}:{barcode}" for sample, barcode in own.index]
     scores = score.score_all(
         embeddings, obs, study=job.params.study, batch_key=job.params.batch, own_clusters=own.loc[obs.index].to_numpy(),

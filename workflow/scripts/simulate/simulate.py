@@ -16,8 +16,8 @@ def main(job):
     sections = [f"{s['sample']}/{name}" for s in layout.SECTIONS for name in layout.SECTION_FILES]
     names = [*sections, *layout.TRUTH_FILES, *layout.REFERENCE_FILES, *layout.ATLAS_FILES]
     staged = [*job.output.sections, *job.output.truth, *job.output.reference, *job.output.atlas]
-    Path(job.params.folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=job.params.folder, prefix=".partial.") as scratch:
+    folder = Path(job.output.sections[0]).parents[1]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial.") as scratch:
         write_study(simulate_study(seed=job.params.seed, **job.params.options), scratch)
         for name, target in zip(names, staged, strict=True):
             os.replace(Path(scratch, name), target)

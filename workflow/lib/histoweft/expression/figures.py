@@ -208,7 +208,7 @@ def stability_figure(stable: pd.DataFrame, out: str | os.PathLike, chosen: float
     Parameters
     ----------
     stable
-        See `histoweft.expression.leiden.stability`.
+        See `histoweft.graph.leiden.stability`.
     out
         Picture to write.
     chosen

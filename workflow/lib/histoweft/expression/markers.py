@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.expression.features import normalise
-from histoweft.expression.qc import row_sums
 from histoweft.io import CountsFile
+from histoweft.normalise import normalise, row_sums
 
 BLOCK_NNZ = 20_000_000
 """Stored values of a block of genes, at most (unless one gene alone has more): about 0.5 GB with working copies."""

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from histoweft.errors import Fault, InputError
 from histoweft.io import CountsFile, CsrWriter, atomic
+from histoweft.normalise import row_sums
 
 MAD_TO_SD = 1.4826
 """A median absolute deviation times this estimates the standard deviation of normally distributed values."""
@@ -101,11 +102,6 @@ class _Filter:
     def removes(self, metrics: pd.DataFrame) -> np.ndarray:
         values = metrics[self.quantity].to_numpy(dtype=float)
         return values < self.threshold if self.side < 0 else values > self.threshold
-
-
-def row_sums(chunk: sp.csr_matrix, weights: np.ndarray | None = None) -> np.ndarray:
-    """Sum each row, its columns weighted by `weights` (columns,) if given; float64 (rows,)."""
-    return chunk @ (np.ones(chunk.shape[1]) if weights is None else weights.astype(np.float64))
 
 
 def select(chunk: sp.csr_matrix, rows: np.ndarray, columns: np.ndarray) -> sp.csr_matrix:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from histoweft.graph import column_name
+from histoweft.graph.leiden import column_name
 from histoweft.metrics import adjusted_rand_index, metric_row
 
 FLOOR = "floor:leiden"

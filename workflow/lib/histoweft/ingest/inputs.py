@@ -11,10 +11,14 @@ from histoweft.ingest.section import Discovery
 from histoweft.study import Study, is_url
 
 FETCHED = "resources/data/fetched"
+UNPACKED = "resources/data/unpacked"
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 URL_COLUMNS = ("path", "image", "labels", "positions")
 
 
-def discover_all(study: Study, planned: dict[str, Discovery], check: bool = True) -> tuple[dict[str, Discovery], Faults]:
+def discover_all(
+    study: Study, planned: dict[str, Discovery], check: bool = True
+) -> tuple[dict[str, Discovery], Faults]:
     """Find the files of every sample.
 
     Parameters
@@ -54,8 +58,12 @@ def discover_all(study: Study, planned: dict[str, Discovery], check: bool = True
 
 
 def download_path(entry: fetch.Entry) -> str:
-    """Return where a registered file is kept; its hash is in the path, so another version is another file."""
-    return f"{FETCHED}/{entry.sha256[:16]}/{entry.file_name}"
+    """Return where a registered file is kept, or the folder its archive is unpacked to.
+
+    Its hash is in the path, so another version is another file.
+    """
+    kept = UNPACKED if entry.file_name.lower().endswith(ARCHIVES) else FETCHED
+    return f"{kept}/{entry.sha256[:16]}/{entry.file_name}"
 
 
 def _localise(row: dict, registry: dict, registry_name: str, where: str, faults: Faults) -> dict[str, Path]:

@@ -207,7 +207,6 @@ def cluster(
     resolution: float = 1.0,
     min_dist: float = 0.5,
     seed: int = 0,
-    graph: Any = None,
 ) -> pd.DataFrame:
     """Cluster an embedding and lay it out in two dimensions; the same settings for every method.
 
@@ -218,22 +217,18 @@ def cluster(
     index
         Names of the cells.
     neighbours, resolution, min_dist, seed
-        Of the neighbour graph, of Leiden, of UMAP, and of Leiden and UMAP.
-    graph
-        Where ``neighbours(X, n)``, ``leiden(connectivities, resolution, seed)`` and
-        ``umap(connectivities, X, seed)`` come from; `histoweft.graph` unless given.
+        Of the neighbour graph, of Leiden, of UMAP, and of all three.
 
     Returns
     -------
     pandas.DataFrame
         Index as given; ``leiden`` (strings), ``umap_1``, ``umap_2`` (float32).
     """
-    if graph is None:
-        from histoweft import graph
-    connectivities, _ = graph.neighbours(embedding, min(neighbours, len(embedding) - 1))
-    labels = graph.leiden(connectivities, resolution, seed)
-    layout = np.asarray(graph.umap(connectivities, embedding, min_dist=min_dist, seed=seed), dtype=np.float32)
-    return pd.DataFrame(
-        {"leiden": np.asarray(labels).astype(str), "umap_1": layout[:, 0], "umap_2": layout[:, 1]},
-        index=pd.Index(index, name="barcode"),
-    )
+    from histoweft.graph.leiden import as_igraph, leiden
+    from histoweft.graph.neighbours import neighbour_graph
+    from histoweft.graph.umap import embedding_table
+
+    connectivities, _ = neighbour_graph(embedding, min(neighbours, len(embedding)), seed)
+    table = embedding_table(connectivities, embedding, index, min_dist=min_dist, seed=seed)
+    table.insert(0, "leiden", leiden(as_igraph(connectivities), resolution, seed=seed).astype(str))
+    return table

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from histoweft import io, linalg
 from histoweft.errors import Fault, Faults, InputError
+from histoweft.normalise import dispersion_table, size_factors
 
 LABEL = "label"
 BATCH_KEYS = ("sample", "patient", "batch")
@@ -93,37 +94,6 @@ def _too_few(names: Mapping[str, pd.Index], shared: pd.Index, by: str, min_share
     )
 
 
-def normalised_dispersion(mean: np.ndarray, variance: np.ndarray, bins: int = 20) -> np.ndarray:
-    """Rank genes by dispersion among genes of like mean (Satija et al. 2015).
-
-    Parameters
-    ----------
-    mean, variance
-        Of the scaled counts (before the logarithm) of each gene.
-    bins
-        Number of equally wide bins of log1p mean.
-
-    Returns
-    -------
-    numpy.ndarray
-        Log dispersion, standardised in its bin; minus infinity for genes that do not vary.
-    """
-    varies = (mean > 0) & (variance > 0)
-    result = np.full(len(mean), -np.inf)
-    if not varies.any():
-        return result
-    dispersion = pd.Series(np.log(variance[varies] / mean[varies]))
-    level = np.log1p(mean[varies])
-    groups = dispersion.groupby(pd.cut(pd.Series(level), bins=bins, labels=False))
-    centre, spread = groups.transform("mean"), groups.transform("std")
-    # A gene alone in its bin has nothing to be compared with: it gets 1, as one that is a little above its peers.
-    alone = spread.isna()
-    spread, centre = spread.mask(alone, centre.abs()), centre.mask(alone, 0.0)
-    spread = spread.where(spread > 0, 1.0)
-    result[varies] = ((dispersion - centre) / spread).to_numpy()
-    return result
-
-
 def median_rank(scores: np.ndarray) -> np.ndarray:
     """Order genes by their median rank over sections, so that no single section decides.
 
@@ -155,11 +125,11 @@ class _Section:
     def scaled(self, chosen: np.ndarray | None = None) -> Iterator[sp.csr_matrix]:
         """Yield chunks of counts scaled to `target_sum` (totals over all genes of the section)."""
         columns = self.columns if chosen is None else self.columns[chosen]
-        totals = np.where(self.totals > 0, self.totals, 1.0)
+        factors = size_factors(self.totals, self.target_sum)
         pick = _picker(columns, self.counts.n_vars)
         for where, chunk in self.counts.chunks():
             part = sp.csr_matrix(chunk.astype(np.float64) @ pick)
-            part.data *= np.repeat(self.target_sum / totals[where], np.diff(part.indptr))
+            part.data *= np.repeat(factors[where], np.diff(part.indptr))
             part.sort_indices()
             yield part
 
@@ -183,7 +153,8 @@ def _dispersion(section: _Section) -> np.ndarray:
         squares += np.bincount(part.indices, weights=part.data**2, minlength=m)
     n = section.counts.n_obs
     mean = total / n
-    return normalised_dispersion(mean, (squares - n * mean**2) / max(n - 1, 1))
+    scores = dispersion_table(mean, np.maximum(squares - n * mean**2, 0) / max(n - 1, 1))["dispersions_norm"]
+    return scores.fillna(-np.inf).to_numpy()  # a gene without spread ranks last
 
 
 def _observations(sample: str, counts: io.CountsFile, totals: np.ndarray) -> pd.DataFrame:
@@ -220,7 +191,7 @@ def joint_features(
         the section, shared or not), joint variable genes only; obs sample, patient, batch, condition, barcode,
         total_counts, and label where a section has labels; index ``sample:barcode``; obsm X_pca, varm PCs, uns pca.
     variable_genes
-        Genes kept: those of the best median rank over sections (`normalised_dispersion`); all where fewer are shared.
+        Genes kept: those of the best median rank over sections (see `dispersion_table`); all where fewer are shared.
     components
         Principal components; fewer where genes or cells are fewer.
     target_sum

@@ -189,19 +189,11 @@ def nearest_neighbours(X: np.ndarray, k: int):
     scib_metrics.nearest_neighbors.NeighborsResults
     """
     from scib_metrics.nearest_neighbors import NeighborsResults
-    from sklearn.neighbors import NearestNeighbors
 
-    k = min(k, len(X))
-    distances, indices = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X).kneighbors(X)
-    # Twins at distance zero may come before the cell itself: put it first, push the others back.
-    own = np.arange(len(X))
-    for row in np.flatnonzero(indices[:, 0] != own):
-        at = np.flatnonzero(indices[row] == row)
-        at = int(at[0]) if len(at) else k - 1
-        indices[row, 1 : at + 1] = indices[row, :at].copy()
-        distances[row, 1 : at + 1] = distances[row, :at].copy()
-        indices[row, 0], distances[row, 0] = row, 0.0
-    return NeighborsResults(indices=indices, distances=distances.astype(np.float32))
+    from histoweft.graph.neighbours import exact_neighbours
+
+    indices, distances = exact_neighbours(X, min(k, len(X)))
+    return NeighborsResults(indices=indices, distances=distances)
 
 
 def _mixing(near: Any, batch: np.ndarray) -> float:

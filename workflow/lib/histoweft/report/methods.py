@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from histoweft.graph.neighbours import EXACT_CELLS
 from histoweft.report.facts import PLATFORMS
 from histoweft.report.html import plain
 
@@ -92,9 +93,6 @@ PACKAGES = {
     "report": ["anndata", "h5py", "matplotlib", "tifffile", "papermill", "nbconvert"],
 }
 """Packages whose versions a study states, under the environment that runs them."""
-
-EXACT_NEIGHBOURS = 100_000
-"""Barcodes up to which the expression stage computes all distances."""
 
 
 def installed_versions(environments: Path | None = None) -> dict[str, str]:
@@ -292,11 +290,11 @@ def _features(text: _Text, features: dict[str, Any], samples: Sequence[dict[str,
 
 def _graph(text: _Text, expression: dict[str, Any], samples: Sequence[dict[str, Any]], units: str) -> None:
     one = _one(units)
-    large = [facts for facts in samples if facts["barcodes"] > EXACT_NEIGHBOURS]
+    large = [facts for facts in samples if facts["barcodes"] > EXACT_CELLS]
     search = ""
     if large:
         search = f" (approximated by {text.tool('pynndescent')}, {text.cite('Dong et al., 2011')}, in sections of more "
-        search += f"than {EXACT_NEIGHBOURS:,} {units})"
+        search += f"than {EXACT_CELLS:,} {units})"
     text.say(
         f"A graph of the {expression['neighbours']} nearest neighbours of each {one}, itself included, in these "
         f"components{search} was weighted as in UMAP ({text.cite('McInnes et al., 2018')})."

@@ -27,7 +27,7 @@ def umap(
     Parameters
     ----------
     connectivities
-        cells x cells, see `histoweft.expression.neighbours.fuzzy_union`.
+        cells x cells, see `histoweft.graph.neighbours.fuzzy_union`.
     points
         cells x components from which the graph was made; places the graph's unconnected parts, and stands in where
         the spectral start fails.

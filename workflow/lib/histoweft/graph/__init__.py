@@ -1,0 +1,1 @@
+"""The graph of nearest neighbours in expression: building, clustering and drawing it."""
