@@ -1,5 +1,6 @@
 """A copy of the checkout to run in, and a finished demo run shared by the tests."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -36,9 +37,11 @@ class Checkout:
         return done.returncode, text
 
     def planned(self, *arguments):
-        """Return the rules that a dry run would execute."""
+        """Return the rules that a dry run would execute, and how often."""
         _, text = self.run("-n", *arguments)
-        return {line.split()[1].rstrip(":") for line in text.splitlines() if line.startswith(("rule ", "localrule "))}
+        table = re.search(r"^job +count\n-[- ]+\n(.*?)^total", text, flags=re.M | re.S)
+        jobs = dict(line.split() for line in table[1].splitlines()) if table else {}
+        return {rule: int(count) for rule, count in jobs.items() if rule != "all"}
 
     def configure(self, name, text):
         """Write a config file and return its path."""

@@ -181,7 +181,7 @@ def test_every_figure_is_drawn_with_and_without_positions(counts, labels, tmp_pa
     made.write_h5ad(tmp_path / "counts.h5ad")
     result = filter_counts(tmp_path / "counts.h5ad", tmp_path / "filtered.h5ad", QcOptions(min_genes=22, mads=3))
     assert 0 < (~result.barcodes["kept"]).sum() < 150
-    figures.qc_figure(tmp_path / "counts.h5ad", result, tmp_path / "qc.png")
+    figures.qc_figure(tmp_path / "counts.h5ad", result.barcodes, result.table, tmp_path / "qc.png")
     features = extract_features(tmp_path / "filtered.h5ad", tmp_path / "features.h5ad")
     figures.features_figure(features, tmp_path / "features.png")
     kept = result.barcodes.index[result.barcodes["kept"]]

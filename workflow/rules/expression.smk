@@ -11,12 +11,10 @@ FIGURES = f"{SAMPLE}/figures"
 rule qc:
     input:
         counts=rules.ingest_counts.output.counts,
-        image=sample_image,
     output:
         filtered=solid(f"{SAMPLE}/filtered.h5ad"),
         table=shown(f"{SAMPLE}/qc.tsv", "qc_table", "QC", sample="{sample}", item="what each filter removed"),
         barcodes=solid(f"{SAMPLE}/qc_barcodes.parquet"),
-        figure=shown(f"{FIGURES}/qc.png", "qc_figure", "QC", sample="{sample}", item="removed spots on the tissue"),
     log:
         logs("expression/{sample}/qc"),
     benchmark:
@@ -35,6 +33,32 @@ rule qc:
         "Filtering {wildcards.sample}"
     script:
         "../scripts/expression/qc.py"
+
+
+rule qc_figure:
+    input:
+        counts=rules.ingest_counts.output.counts,
+        barcodes=rules.qc.output.barcodes,
+        table=rules.qc.output.table,
+        image=sample_image,
+    output:
+        figure=shown(f"{FIGURES}/qc.png", "qc_figure", "QC", sample="{sample}", item="removed spots on the tissue"),
+    log:
+        logs("expression/{sample}/qc_figure"),
+    benchmark:
+        timings("expression/{sample}/qc_figure")
+    conda:
+        env("expression")
+    threads: 1
+    resources:
+        mem_mb=memory(1000, 0.2),
+        runtime=30,
+    params:
+        library=library("expression/qc_figure"),
+    message:
+        "Drawing what QC removed from {wildcards.sample}"
+    script:
+        "../scripts/expression/qc_figure.py"
 
 
 rule features:

@@ -96,7 +96,7 @@ rule report_sample:
         top_markers=rules.markers.output.top,
         metrics=rules.leiden.output.metrics,
         figures=[
-            rules.qc.output.figure,
+            rules.qc_figure.output.figure,
             rules.features.output.figure,
             rules.cluster_figure.output.figure,
             rules.leiden.output.figure,

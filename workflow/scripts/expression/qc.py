@@ -1,11 +1,10 @@
-"""Filter the barcodes and genes of one sample, and show where the removed ones sat."""
+"""Filter the barcodes and genes of one sample."""
 
 from histoweft.job import run
 
 
 def main(job):
-    """Write filtered.h5ad, the table of filters, the reason for each barcode and the picture."""
-    from histoweft.expression import figures
+    """Write filtered.h5ad, the table of filters and the reason for each barcode."""
     from histoweft.expression.qc import QcOptions, filter_counts
     from histoweft.io import write_table
 
@@ -16,7 +15,6 @@ def main(job):
     job.log.info("\n%s", result.table.to_string(index=False))
     result.table.to_csv(job.output.table, sep="\t", index=False)
     write_table(result.barcodes, job.output.barcodes)
-    figures.qc_figure(job.input.counts, result, job.output.figure, image_path=job.input.get("image"))
 
 
 run(snakemake, main)

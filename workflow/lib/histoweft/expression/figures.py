@@ -11,7 +11,6 @@ import pandas as pd
 
 from histoweft.expression.features import FeatureResult
 from histoweft.expression.markers import marker_summary
-from histoweft.expression.qc import QcResult
 from histoweft.io import CountsFile
 from histoweft.plotting import MAX_DISCS, category_colours, new_figure, save, tissue
 
@@ -61,7 +60,8 @@ def _empty(ax: Any, message: str) -> None:
 
 def qc_figure(
     counts_path: str | os.PathLike,
-    result: QcResult,
+    decided: pd.DataFrame,
+    table: pd.DataFrame,
     out: str | os.PathLike,
     image_path: str | os.PathLike | None = None,
 ) -> None:
@@ -71,15 +71,17 @@ def qc_figure(
     ----------
     counts_path
         h5ad before QC; gives the positions.
-    result
-        What QC decided.
+    decided
+        Index: barcodes; the measures and the reason for removal (see `histoweft.expression.qc.QcResult`).
+    table
+        The filters, of the same.
     out
         Picture to write.
     image_path
         Working image, if the sample has one.
     """
     barcodes, place = _place(counts_path, image_path)
-    found = result.barcodes.loc[barcodes]
+    found = decided.loc[barcodes]
     labels = {"n_genes": "genes a barcode", "n_counts": "counts a barcode", "pct_mito": "mitochondrial counts (%)"}
     measures = [(name, label) for name, label in labels.items() if found[name].notna().any()]
     n_panels = len(measures) + (place is not None)
@@ -88,7 +90,7 @@ def qc_figure(
     if place is not None:
         _removed_on_tissue(axes.pop(0), place, found["reason"])
     for ax, (name, label) in zip(axes, measures):
-        _histogram(ax, found, result.table, name, label)
+        _histogram(ax, found, table, name, label)
     save(fig, out)
 
 
