@@ -29,9 +29,15 @@ def test_faults_of_config_sheet_and_inputs_come_together_before_a_job(checkout):
     assert "samples.tsv, line 3" in text
     assert "nowhere" in text
     assert "Traceback" not in text
-    config = study(checkout, ["a\tvisum\there\t\n"], "sede: 1\nexpression:\n  qc:\n    min_genes: many\n")
+    config = study(checkout, ["a\tvisum\there\t\n", *rows[1:]], "sede: 1\nexpression:\n  qc:\n    min_genes: many\n")
     _, text = checkout.run("-n", "--configfile", config, check=False)
-    for expected in ("sede", "Did you mean 'seed'?", 'expression.qc.min_genes: found "many"', "found 'visum'"):
+    for expected in (
+        "sede",
+        "Did you mean 'seed'?",
+        'expression.qc.min_genes: found "many"',
+        "found 'visum'",
+        "nowhere",
+    ):
         assert expected in text
 
 
@@ -50,7 +56,7 @@ def test_a_bad_sample_does_not_stop_a_good_one_and_leaves_no_output(checkout, de
     matrix.write_bytes(matrix.read_bytes()[:20_000])
     config = study(checkout, ["good\tvisium\tdata/P1_pre\t\n", "bad\tvisium\tdata/P2_pre\t\n"])
     targets = [f"results/bad/samples/{name}/filtered.h5ad" for name in ("good", "bad")]
-    code, text = checkout.run("--configfile", config, *targets, check=False)
+    code, text = checkout.run("--configfile", config, "--", *targets, check=False)
     assert code != 0
     assert "filtered_feature_bc_matrix.h5" in text
     assert (checkout.root / targets[0]).is_file()
@@ -60,7 +66,7 @@ def test_a_bad_sample_does_not_stop_a_good_one_and_leaves_no_output(checkout, de
 def test_filters_that_leave_nothing_say_which_and_what_to_change(checkout, demo):
     shutil.copytree(demo.root / "results" / "demo" / "simulated" / "P1_pre", checkout.root / "data" / "P1_pre")
     config = study(checkout, ["a\tvisium\tdata/P1_pre\t\n"], "expression:\n  qc:\n    min_genes: 5000\n")
-    code, text = checkout.run("--configfile", config, "results/bad/samples/a/filtered.h5ad", check=False)
+    code, text = checkout.run("--configfile", config, "--", "results/bad/samples/a/filtered.h5ad", check=False)
     assert code != 0
     assert "expression.qc.min_genes" in text
     assert not (checkout.root / "results/bad/samples/a/filtered.h5ad").exists()
@@ -70,7 +76,7 @@ def test_a_killed_run_goes_on_and_then_has_nothing_to_do(checkout):
     """Kill the whole process group with SIGKILL in the middle; the next start finishes; the third has nothing to do."""
     small = (checkout.root / "config" / "config.yaml").read_text().replace("spots: 600", "spots: 200")
     config = checkout.configure("small.yaml", small)
-    launch = [sys.executable, "tools/launch.py", "--cores", "2", "--configfile", str(config)]
+    launch = [sys.executable, "tools/launch.py", "--cores", "2", "--configfile", str(config), "--"]
     target = ["results/demo/samples/P1_pre/clusters.parquet", "results/demo/samples/P2_pre/clusters.parquet"]
     environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
     first = subprocess.Popen(

@@ -188,7 +188,8 @@ def test_every_figure_is_drawn_with_and_without_positions(counts, labels, tmp_pa
     umap = pd.DataFrame(np.random.default_rng(0).random((len(kept), 2)), kept, ["umap_1", "umap_2"])
     figures.clusters_figure(tmp_path / "filtered.h5ad", labels, umap, tmp_path / "clusters.png")
     top = top_markers(rank_markers(tmp_path / "filtered.h5ad", labels[kept]))
-    figures.markers_figure(tmp_path / "filtered.h5ad", labels[kept], top, tmp_path / "markers.png")
+    summary = marker_summary(tmp_path / "filtered.h5ad", labels[kept], list(dict.fromkeys(top["gene"])))
+    figures.markers_figure(summary, top, tmp_path / "markers.png")
     shapes = {name: picture(tmp_path / f"{name}.png") for name in ("qc", "features", "clusters", "markers")}
     assert all(np.unique(image.reshape(-1, 3), axis=0).shape[0] > 20 for image in shapes.values())
     wide, tall = shapes["clusters"].shape[1], shapes["clusters"].shape[0]
@@ -206,5 +207,5 @@ def test_figures_say_so_where_there_is_nothing_to_show(path, labels, tmp_path):
     blue = (picture(tmp_path / "three.png") == [0, 114, 178]).all(axis=2).sum()
     assert blue > 50 > (picture(tmp_path / "one.png") == [0, 114, 178]).all(axis=2).sum()
     empty = rank_markers(path, pd.Series("0", index=labels.index))
-    figures.markers_figure(path, labels, empty, tmp_path / "none.png")
+    figures.markers_figure(marker_summary(path, labels, []), empty, tmp_path / "none.png")
     assert (tmp_path / "none.png").stat().st_size > 0

@@ -25,13 +25,11 @@ def simulated_inputs():
 
 
 study, _faults = studies.load(config, source=", ".join(map(str, workflow.configfiles)) or "config")
-discoveries = {}
-if not _faults:
-    # Looking at the inputs belongs to planning; a job on a cluster node reads the Snakefile again and need not.
-    discoveries, _input_faults = inputs.discover_all(study, simulated_inputs(), check=workflow.is_main_process)
-    _faults.extend(_input_faults)
+# Looking at the inputs belongs to planning; a job on a cluster node reads the Snakefile again and need not.
+discoveries, _input_faults = inputs.discover_all(study, simulated_inputs(), check=workflow.is_main_process)
+_faults.extend(_input_faults)
 if _faults:
-    raise WorkflowError(str(InputError(_faults)))
+    raise WorkflowError(str(InputError(_faults.items)))
 
 
 wildcard_constraints:

@@ -28,7 +28,7 @@ class Study:
     @property
     def name(self) -> str:
         """Return the study's name."""
-        return self.config["study"]
+        return str(self.config.get("study", ""))
 
     def results(self, *parts: str) -> str:
         """Return a path under the study's results; braces stay for Snakemake's wildcards."""

@@ -14,7 +14,9 @@ def main(job):
     write_table(table, job.output.markers)
     top.to_csv(job.output.top, sep="\t", index=False)
     markers.marker_panel(table).to_csv(job.output.panel, sep="\t", index=False)
-    figures.markers_figure(job.input.filtered, clusters, top, job.output.figure, target_sum=job.params.target_sum)
+    genes = list(dict.fromkeys(top["gene"]))
+    summary = markers.marker_summary(job.input.filtered, clusters, genes, target_sum=job.params.target_sum)
+    figures.markers_figure(summary, top, job.output.figure)
 
 
 run(snakemake, main)

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from histoweft.expression.features import FeatureResult
-from histoweft.expression.markers import marker_summary
 from histoweft.io import CountsFile
 from histoweft.plotting import MAX_DISCS, category_colours, new_figure, save, tissue
 
@@ -309,27 +308,17 @@ def _umap_panel(ax: Any, umap: pd.DataFrame, labels: np.ndarray, colours: dict[s
 # ---------------------------------------------------------------------------------------------------------- markers
 
 
-def markers_figure(
-    path: str | os.PathLike,
-    clusters: pd.Series,
-    top: pd.DataFrame,
-    out: str | os.PathLike,
-    target_sum: float = 10_000,
-) -> None:
+def markers_figure(summary: pd.DataFrame, top: pd.DataFrame, out: str | os.PathLike) -> None:
     """Draw a dot plot: size, the share of barcodes that show a gene; colour, its mean scaled to 0..1 over clusters.
 
     Parameters
     ----------
-    path
-        h5ad after QC.
-    clusters
-        Index: barcodes.
+    summary
+        Of the genes in `top`; see `histoweft.expression.markers.marker_summary`.
     top
         See `histoweft.expression.markers.top_markers`.
     out
         Picture to write.
-    target_sum
-        As in the normalisation.
     """
     genes = list(dict.fromkeys(top["gene"]))
     if not genes:
@@ -337,7 +326,6 @@ def markers_figure(
         _empty(axes[0, 0], "no gene tells one cluster\nfrom the rest")
         save(fig, out)
         return
-    summary = marker_summary(path, clusters, genes, target_sum)
     shown = list(dict.fromkeys(summary["cluster"]))
     mean = summary.pivot(index="cluster", columns="gene", values="mean").loc[shown, genes].to_numpy()
     share = summary.pivot(index="cluster", columns="gene", values="pct").loc[shown, genes].to_numpy()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from histoweft.errors import Faults
 from histoweft.ingest import fetch
-from histoweft.ingest.readers import discover
+from histoweft.ingest.readers import PLATFORMS, discover
 from histoweft.ingest.section import Discovery
 from histoweft.study import Study, is_url
 
@@ -40,10 +40,12 @@ def discover_all(
     faults = Faults()
     registry: dict[str, fetch.Entry] = {}
     if any(is_url(row[column]) for row in study.samples.values() for column in URL_COLUMNS):
-        registry, registry_faults = fetch.load_registry(Path(study.config["registry"]))
+        registry, registry_faults = fetch.load_registry(Path(str(study.config["registry"])))
         faults.extend(registry_faults)
     found = {}
     for sample, row in study.samples.items():
+        if row["platform"] not in PLATFORMS or not row["path"]:
+            continue  # the sheet's own check has said so
         where = f"{study.config['samples']}, line {row['line']}"
         downloads = _localise(row, registry, study.config["registry"], where, faults)
         if sample in planned:
