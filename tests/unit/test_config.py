@@ -29,6 +29,12 @@ def test_given_values_stay_and_the_input_is_not_changed(schema):
     assert given == {"study": "s", "samples": "s.tsv", "expression": {"qc": {"min_genes": 7}}}
 
 
+def test_a_switch_may_be_text_as_the_command_line_gives_it(schema):
+    done = config.complete({"study": "s", "samples": "s.tsv", "require_gpu": "true"}, schema)
+    assert done["require_gpu"] is True
+    assert not config.check(done, schema)
+
+
 def test_every_default_is_valid(schema):
     assert not config.check(config.complete({"study": "s", "samples": "s.tsv"}, schema), schema)
 

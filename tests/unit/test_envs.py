@@ -1,12 +1,17 @@
 """The three files of every environment say the same."""
 
+import ast
 import importlib.util
 import re
+import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from histoweft import provenance
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +80,35 @@ def test_conda_files_name_an_interpreter_and_pip(repo):
     for name in environments(repo):
         environment = yaml.safe_load((repo / "envs" / f"{name}.yaml").read_text())
         assert environment["dependencies"][:2] == ["python=3.11", "pip"]
+
+
+def third_party(paths):
+    """Return the packages that source files import, by the name they are installed under."""
+    names = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.split(".")[0])
+    installed = packages_distributions()
+    names -= {*sys.stdlib_module_names, "histoweft"}
+    assert names <= set(installed), f"not installed: {names - set(installed)}"
+    return {name: {canonicalize_name(package) for package in installed[name]} for name in names}
+
+
+def test_every_script_finds_its_imports_in_its_environment(repo, locking):
+    """Snakemake lets a script fall back on its own packages, so a missing one would go unseen until elsewhere."""
+    rules = "\n".join(path.read_text() for path in (repo / "workflow" / "rules").glob("*.smk"))
+    pairs = re.findall(r'env\("(\w+)"\)(?:(?!\nrule ).)*?\.\./scripts/([\w/]+)\.py', rules, flags=re.S)
+    environments_of = {script: environment for environment, script in pairs}
+    assert len(environments_of) > 15
+    missing = []
+    for script, environment in environments_of.items():
+        path = repo / "workflow" / "scripts" / f"{script}.py"
+        pinned = set(versions(locking, repo / "envs" / f"{environment}.lock.txt"))
+        for name, packages in third_party([path, *provenance.library_files(path)]).items():
+            # The job module asks torch for a device when a training rule wants one; the others never get there.
+            if not packages & pinned and not (name == "torch" and environment != "integration"):
+                missing.append(f"{script} imports {name}, which envs/{environment}.in does not bring")
+    assert not missing, "\n".join(missing)

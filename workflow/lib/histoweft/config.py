@@ -20,7 +20,12 @@ def load_schema(name: str) -> dict:
 
 
 def complete(config: Any, schema: dict) -> Any:
-    """Return a copy of `config` with the schema's defaults filled in at every depth."""
+    """Return a copy of `config` with the schema's defaults filled in at every depth.
+
+    The words ``true`` and ``false`` become what they mean where a switch is wanted: ``--config`` hands over text.
+    """
+    if schema.get("type") == "boolean" and config in ("true", "false"):
+        return config == "true"
     if not isinstance(config, dict):
         return copy.deepcopy(config)
     done = {key: copy.deepcopy(value) for key, value in config.items()}

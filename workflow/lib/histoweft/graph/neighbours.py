@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-EXACT_CELLS = 80_000
-"""Up to so many cells all distances are computed: no slower than approximating them, and exact."""
+from histoweft.graph import EXACT_CELLS
 
 _PLAIN_CELLS = 15_000
 """Up to so many cells numpy is done before scikit-learn, several times faster, is imported."""

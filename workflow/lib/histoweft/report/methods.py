@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from histoweft.graph.neighbours import EXACT_CELLS
+from histoweft.graph import EXACT_CELLS
 from histoweft.report.facts import PLATFORMS
 from histoweft.report.html import plain
 
