@@ -79,7 +79,7 @@ rule features:
         timings("expression/{sample}/features")
     conda:
         env("expression")
-    threads: 2
+    threads: 1
     resources:
         mem_mb=memory(1500, 3),
         runtime=60,
@@ -103,7 +103,7 @@ rule neighbours:
         timings("expression/{sample}/neighbours")
     conda:
         env("expression")
-    threads: 2
+    threads: 1
     resources:
         mem_mb=memory(1500, 4),
         runtime=60,

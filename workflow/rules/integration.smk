@@ -14,7 +14,7 @@ rule joint_features:
         timings("integration/joint_features")
     conda:
         env("integration")
-    threads: 2
+    threads: 1
     resources:
         mem_mb=memory(2000, 4),
         runtime=120,
@@ -41,7 +41,7 @@ rule embed:
         timings("integration/{method}/embed")
     conda:
         env("integration")
-    threads: 2
+    threads: lambda wildcards: 2 if wildcards.method == "scvi" else 1
     resources:
         mem_mb=memory(2000, 6),
         runtime=240,
@@ -71,7 +71,7 @@ rule joint_clusters:
         timings("integration/{method}/joint_clusters")
     conda:
         env("integration")
-    threads: 2
+    threads: 1
     resources:
         mem_mb=memory(2000, 6),
         runtime=120,
@@ -113,7 +113,7 @@ rule score_integration:
         timings("integration/score_integration")
     conda:
         env("integration")
-    threads: 2
+    threads: 1
     resources:
         mem_mb=memory(3000, 6),
         runtime=120,
