@@ -460,8 +460,9 @@ def test_written_counts_follow_the_contract(tmp_path):
     sheet = SampleInput("s1", "visium", tmp_path / "v", patient="p", batch="b", condition="c", labels=labels, mpp=1.02)
     section = read(sheet)
     out = tmp_path / "out" / "counts.h5ad"
-    write_counts(section, out)
+    write_counts(section, out, {"age": "71", "ER/PR": "positive"})
     data = ad.read_h5ad(out)
+    assert dict(data.uns["histoweft"]["clinical"]) == {"age": "71", "ER_PR": "positive"}
     assert data.X.format == "csr"
     assert data.X.dtype == np.int32
     assert list(data.obs.columns) == ["array_row", "array_col", "label"]

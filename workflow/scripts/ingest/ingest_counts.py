@@ -28,7 +28,8 @@ def main(job):
         job.log.warning("%s", warning)
     job.log.info("%d spots, %d genes, %s um per pixel", *section.counts.shape, section.mpp)
     job.output.warnings.write_text("".join(f"{warning}\n" for warning in section.warnings), encoding="utf-8")
-    write_counts(section, job.output.counts)
+    clinical = dict(row["clinical"]) | ({} if row["section"] is None else {"section": row["section"]})
+    write_counts(section, job.output.counts, clinical)
 
 
 run(snakemake, main)

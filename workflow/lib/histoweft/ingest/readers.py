@@ -301,13 +301,15 @@ def _label(
         obs["label"] = values.array
 
 
-def write_counts(section: Section, path: str | Path) -> None:
+def write_counts(section: Section, path: str | Path, clinical: Mapping[str, Any] | None = None) -> None:
     """Write ``counts.h5ad``; the file appears only when complete.
 
     Parameters
     ----------
     section
         From `read`.
+    clinical
+        Further columns of the sheet, kept under ``uns['histoweft']['clinical']``.
     """
     import numpy as np
 
@@ -335,6 +337,8 @@ def write_counts(section: Section, path: str | Path) -> None:
         "library_ids": np.array([str(v) for v in section.library_ids], dtype=object),
         "warnings": np.array([str(w) for w in section.warnings], dtype=object),
         "dropped": {name: int(n) for name, n in section.dropped.items()},
+        # A slash in a name would make a group of its own in the file.
+        "clinical": {name.replace("/", "_"): value for name, value in (clinical or {}).items()},
     }
     with atomic(path) as partial:
         with CsrWriter(partial, section.counts.shape[1], section.counts.dtype) as writer:
