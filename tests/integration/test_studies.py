@@ -18,7 +18,7 @@ EXPECTED = {
     "osmfish": {"osmfish": (4000, 4839)},
     "pbmc": {"pbmc": (3600, 3774)},
 }
-QUICK = ("her2st",)
+QUICK = ("her2st", "dlpfc", "merfish")
 
 
 def test_every_study_folder_is_covered(repo):
