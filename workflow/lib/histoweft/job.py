@@ -147,8 +147,6 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = str(snakemake.threads)
-    # Numba caches compiled code beside its source by default, which a read-only environment refuses.
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(".snakemake/numba").resolve()))
     failed = False
     with _output_to(Path(snakemake.log[0])):
         logging.basicConfig(
