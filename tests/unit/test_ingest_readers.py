@@ -581,3 +581,45 @@ def test_real_scrna(real_data):
     )
     assert lines.counts.shape == (225, 15127)
     assert lines.obs["label"].value_counts().to_dict() == {"H1975": 86, "HCC827": 70, "H2228": 69}
+
+
+# --------------------------------------------------------------------------------------- beside the field's readers
+
+
+def same_as(adata, section):
+    """Assert that a section holds the counts, barcodes and gene ids that another reader finds."""
+    adata = adata[section.obs.index]
+    np.testing.assert_array_equal(section.counts.toarray(), adata.X.toarray())
+    assert list(section.var["gene_id"]) == list(adata.var["gene_ids"])
+
+
+def test_10x_h5_equals_scanpys_reader(real_data):
+    scanpy = pytest.importorskip("scanpy")
+    folder = real_data / "visium_cytassist_mouse_fetus"
+    adata = scanpy.read_10x_h5(folder / "filtered_feature_bc_matrix.h5")
+    same_as(adata, read(SampleInput("fetus", "visium", folder)))
+
+
+@pytest.mark.parametrize("layout", ["h5", "h5v2"])
+def test_synthetic_10x_h5_equals_scanpys_reader(tmp_path, layout):
+    scanpy = pytest.importorskip("scanpy")
+    cases.visium(tmp_path / "v", matrix=layout)
+    (path,) = (tmp_path / "v").glob("*.h5")
+    same_as(scanpy.read_10x_h5(path), read(SampleInput("s1", "visium", tmp_path / "v")))
+
+
+def test_the_mtx_trio_equals_scanpys_reader(tmp_path):
+    scanpy = pytest.importorskip("scanpy")
+    cases.visium(tmp_path / "v", matrix="trio3")
+    adata = scanpy.read_10x_mtx(tmp_path / "v" / "filtered_feature_bc_matrix")
+    same_as(adata, read(SampleInput("s1", "visium", tmp_path / "v")))
+
+
+def test_h5ad_equals_anndatas_reader(real_data):
+    anndata = pytest.importorskip("anndata")
+    path = real_data / "pbmc_facs_zheng" / "pbmc_facs.h5ad"
+    adata = anndata.read_h5ad(path)
+    section = read(SampleInput("pbmc", "scrna", path, labels="celltype_facs"))
+    adata = adata[section.obs.index]
+    assert (section.counts != adata.X).nnz == 0
+    assert list(section.obs["label"].astype(str)) == list(adata.obs["celltype_facs"].astype(str))
