@@ -180,6 +180,9 @@ def test_a_resolution_that_was_not_computed_cannot_be_chosen(graph):
 
 def test_stability_is_the_agreement_of_all_pairs(graph):
     table = clustering.stability(graph[0], (0.2, 3.0), seeds=(1, 2, 3))
+    names = [str(number) for number in range(graph[0].shape[0])]
+    first = clustering.cluster(graph[0], names, (0.2, 3.0), chosen=0.2, seed=1)
+    pd.testing.assert_frame_equal(clustering.stability(graph[0], (0.2, 3.0), seeds=(1, 2, 3), first=first), table)
     made = clustering.as_igraph(graph[0])
     runs = [clustering.leiden(made, 3.0, seed=seed) for seed in (1, 2, 3)]
     pairs = [adjusted_rand_index(runs[a], runs[b]) for a, b in ((0, 1), (0, 2), (1, 2))]

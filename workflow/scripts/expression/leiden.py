@@ -17,7 +17,7 @@ def main(job):
     resolutions, chosen = job.params.resolutions, job.params.resolution
     clusters = cluster(connectivities, obs.index, resolutions, chosen, seed=job.params.seed, threads=job.threads)
     seeds = range(job.params.seed, job.params.seed + job.params.seeds)
-    stable = stability(connectivities, resolutions, tuple(seeds), threads=job.threads)
+    stable = stability(connectivities, resolutions, tuple(seeds), threads=job.threads, first=clusters)
     job.log.info("\n%s", stable.to_string(index=False))
     write_table(clusters, job.output.clusters)
     stable.to_csv(job.output.stability, sep="\t", index=False)

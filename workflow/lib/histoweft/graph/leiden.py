@@ -158,6 +158,7 @@ def stability(
     seeds: Sequence[int] = tuple(range(5)),
     n_iterations: int = 2,
     threads: int = 1,
+    first: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Cluster with several seeds and compare all pairs of results.
 
@@ -169,17 +170,21 @@ def stability(
         As `cluster`.
     seeds
         Two or more.
+    first
+        What `cluster` found with the first of the seeds and the same settings, so that it is not found again.
 
     Returns
     -------
     One row for each resolution: resolution, ari_mean, ari_min (over all pairs of seeds), clusters_median, clusters_min,
     clusters_max, seeds (their number).
     """
-    jobs = [(resolution, n_iterations, seed) for resolution in resolutions for seed in seeds]
-    runs = _all_runs(connectivities, jobs, threads)
+    to_run = seeds if first is None else seeds[1:]
+    jobs = [(resolution, n_iterations, seed) for resolution in resolutions for seed in to_run]
+    runs = iter(_all_runs(connectivities, jobs, threads)) if jobs else iter(())
     rows = []
-    for i, resolution in enumerate(resolutions):
-        labels = runs[i * len(seeds) : (i + 1) * len(seeds)]
+    for resolution in resolutions:
+        labels = [] if first is None else [first[column_name(resolution)].to_numpy().astype(int)]
+        labels += [next(runs) for _ in to_run]
         agreement = [adjusted_rand_index(a, b) for a, b in combinations(labels, 2)]
         sizes = [int(found.max()) + 1 for found in labels]
         rows.append(
