@@ -50,6 +50,11 @@ class InputError(HistoweftError):
         head = f"{n} fault{'s' if n != 1 else ''} in what this study was given:"
         super().__init__("\n".join([head, *(f"  {i}. {fault}" for i, fault in enumerate(self.faults, 1))]))
 
+    @classmethod
+    def one(cls, where: object, found: object, expected: str = "", hint: str = "") -> InputError:
+        """Return an error of a single fault, for what stops a check at once."""
+        return cls([Fault(str(where), str(found), expected, hint)])
+
     def __reduce__(self):
         return (type(self), (self.faults,))
 

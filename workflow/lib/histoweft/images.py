@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histoweft.errors import Fault, InputError
+from histoweft.errors import InputError
 
 
 def read_image(path: str | os.PathLike, level: int = 0, max_px: int | None = None) -> tuple[np.ndarray, float, float]:
@@ -50,7 +50,7 @@ def read_image(path: str | os.PathLike, level: int = 0, max_px: int | None = Non
                 fits = [i for i, one in enumerate(levels) if max(one.shape[:2]) <= max_px]
                 level = fits[0] if fits else len(levels) - 1
             if not 0 <= level < len(levels):
-                raise InputError([Fault(str(path), f"level {level}", f"0 to {len(levels) - 1}")])
+                raise InputError.one(path, f"level {level}", f"0 to {len(levels) - 1}")
             array = levels[level].asarray()
             full = levels[0].shape[1]
     except FileNotFoundError:
@@ -58,7 +58,7 @@ def read_image(path: str | os.PathLike, level: int = 0, max_px: int | None = Non
     except (OSError, ValueError, KeyError, TypeError, tifffile.TiffFileError) as error:
         expected = "a TIFF written by the ingest stage"
         hint = "Only images written by this workflow carry their scale; delete it and run again."
-        raise InputError([Fault(str(path), f"no working image ({error})", expected, hint)]) from error
+        raise InputError.one(path, f"no working image ({error})", expected, hint) from error
     if max_px is not None and max(array.shape[:2]) > max_px:
         array = _shrunk(array, max_px)
     shrink = array.shape[1] / full

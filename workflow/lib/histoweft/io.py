@@ -20,17 +20,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.errors import Fault, Faults, InputError
+from histoweft.errors import Faults, InputError
 
 NNZ_BUDGET = 4_000_000
 """Stored values a chunk holds at most: about 32 MB of counts, which also fits the working copies of one step."""
 
 _ENCODED_DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 _INT32_MAX = np.iinfo(np.int32).max
-
-
-def _refuse(where: object, found: object, expected: str, hint: str) -> InputError:
-    return InputError([Fault(str(where), str(found), expected, hint)])
 
 
 # ------------------------------------------------------------------------------------------------- whole files
@@ -118,13 +114,13 @@ def read_table(path: str | os.PathLike, barcodes: Sequence[str] | pd.Index | Non
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         hint = "Delete it and run again: Snakemake makes it anew."
-        raise _refuse(path, error, "a parquet table", hint) from error
+        raise InputError.one(path, error, "a parquet table", hint) from error
     if barcodes is None:
         return table
     at = table.index.get_indexer(pd.Index(barcodes))
     if (at < 0).any():
         absent = pd.Index(barcodes)[at < 0]
-        raise _refuse(
+        raise InputError.one(
             path,
             f"no row for {len(absent)} of {len(at)} barcodes (e.g. {absent[0]})",
             "one row for each barcode",
@@ -182,7 +178,7 @@ def read_graph(path: str | os.PathLike) -> tuple[sp.csr_matrix, sp.csr_matrix | 
                 raise KeyError("connectivities_data")
     except (OSError, ValueError, KeyError, EOFError) as error:
         hint = "Delete it and run again: Snakemake makes it anew."
-        raise _refuse(path, error, "a graph written by this workflow (npz)", hint) from error
+        raise InputError.one(path, error, "a graph written by this workflow (npz)", hint) from error
     return found[0], found[1] if len(found) > 1 else None
 
 
@@ -348,7 +344,7 @@ class CountsFile:
         except OSError as error:
             reason = "no such file" if not self.path.exists() else f"a file that HDF5 cannot open ({error})"
             hint = "The file may be cut short by a broken copy: copy or make it again."
-            raise _refuse(self.path, reason, "a readable h5ad file", hint) from error
+            raise InputError.one(self.path, reason, "a readable h5ad file", hint) from error
         try:
             self._check()
         except BaseException:
@@ -366,7 +362,7 @@ class CountsFile:
         kind = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", "a dense array"))
         if kind not in {"csr_matrix", "csr"}:
             hint = "Write it with scipy.sparse.csr_matrix(adata.X) as X, or let the ingest stage convert it."
-            raise _refuse(f"{self.path}: X", kind, "compressed sparse rows (csr_matrix)", hint)
+            raise InputError.one(f"{self.path}: X", kind, "compressed sparse rows (csr_matrix)", hint)
         shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
         self.shape = (int(shape[0]), int(shape[1]))
         self._data, self._indices, self._indptr = node["data"], node["indices"], node["indptr"][:]
@@ -375,7 +371,7 @@ class CountsFile:
         if stored != said:
             found = f"{stored[0]} rows, {stored[1]} values and {stored[2]} column numbers"
             hint = "The file was not written to its end: make it again."
-            raise _refuse(f"{self.path}: X", found, f"{said[0]} rows, {said[1]} values and column numbers", hint)
+            raise InputError.one(f"{self.path}: X", found, f"{said[0]} rows, {said[1]} values and column numbers", hint)
 
     def __enter__(self) -> CountsFile:
         return self
@@ -476,7 +472,7 @@ class CountsFile:
             data, indices = self._data[first:last], self._indices[first:last]
         except OSError as error:
             hint = "The file is damaged: make it again."
-            raise _refuse(f"{self.path}: X", error, "readable values", hint) from error
+            raise InputError.one(f"{self.path}: X", error, "readable values", hint) from error
         indptr = (self._indptr[where.start : where.stop + 1] - first).astype(np.int32)
         matrix = sp.csr_matrix((where.stop - where.start, self.n_vars), dtype=data.dtype)
         # Set directly: the constructor would look through all column numbers for their largest one.

@@ -70,12 +70,6 @@ def library_hash(script: str | os.PathLike) -> str:
     return digest.hexdigest()[:16]
 
 
-def sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file as hex."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def versions(packages: list[str]) -> dict[str, str]:
     """Return the installed version of each package that is installed, in the given order."""
     from importlib import metadata

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.errors import Fault, InputError
+from histoweft.errors import InputError
 from histoweft.expression.qc import select
 from histoweft.io import CountsFile, CsrWriter, add_elements, atomic
 from histoweft.linalg import Components, pca
@@ -185,10 +185,10 @@ def rank_genes(counts: CountsFile, options: FeatureOptions) -> tuple[pd.DataFram
     """
     if options.flavour not in FLAVOURS:
         where = "config: expression.features.flavour"
-        raise InputError([Fault(where, repr(options.flavour), f"one of {', '.join(FLAVOURS)}")])
+        raise InputError.one(where, repr(options.flavour), f"one of {', '.join(FLAVOURS)}")
     if counts.n_obs < 2 or counts.n_vars < 1:
         found = f"{counts.n_obs} barcodes and {counts.n_vars} genes left after QC"
-        raise InputError([Fault(str(counts.path), found, "two barcodes or more", "Loosen expression.qc.")])
+        raise InputError.one(counts.path, found, "two barcodes or more", "Loosen expression.qc.")
     moments = _moments(counts, options.target_sum if options.flavour == "seurat" else None)
     if options.flavour == "seurat":
         table, score = dispersion_table(moments.mean, moments.variance), "dispersions_norm"

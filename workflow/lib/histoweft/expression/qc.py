@@ -373,7 +373,7 @@ def _nothing_left(
     counts: CountsFile, options: QcOptions, rows: list[tuple], filters: list[_Filter], metrics: pd.DataFrame
 ) -> InputError:
     if counts.n_obs == 0:
-        return InputError([Fault(str(counts.path), "no barcode at all", "one or more", "Check the sample's input.")])
+        return InputError.one(counts.path, "no barcode at all", "one or more", "Check the sample's input.")
     worst = max(range(len(rows)), key=lambda i: rows[i][4])
     entry, alone = filters[worst], rows[worst][4]
     values = metrics[entry.quantity].dropna().to_numpy(dtype=float)
@@ -389,7 +389,7 @@ def _nothing_left(
         f"(seen: median {np.median(values):,.4g}, largest {values.max():,.4g} {words} a barcode)"
     )
     expected = "a threshold that leaves barcodes"
-    return InputError([Fault(f"option expression.qc.{option} = {getattr(options, option):g}", found, expected, hint)])
+    return InputError.one(f"option expression.qc.{option} = {getattr(options, option):g}", found, expected, hint)
 
 
 def _no_gene_left(counts: CountsFile, options: QcOptions, n_kept: int, spots: np.ndarray) -> InputError:
@@ -401,7 +401,7 @@ def _no_gene_left(counts: CountsFile, options: QcOptions, n_kept: int, spots: np
     keeps = max(1, int(np.percentile(spots[spots > 0], 10))) if largest else 1
     hint = f"A value of {keeps} would keep about 90 % of the genes found at all."
     where = f"option expression.qc.min_spots = {options.min_spots}"
-    return InputError([Fault(where, found, "a threshold that leaves genes", hint)])
+    return InputError.one(where, found, "a threshold that leaves genes", hint)
 
 
 def filter_counts(

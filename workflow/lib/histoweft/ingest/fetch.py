@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from histoweft.errors import Fault, Faults, InputError
+from histoweft.errors import Faults, InputError
 from histoweft.ingest.layout import nearest_there
 from histoweft.io import atomic
 
@@ -45,10 +45,6 @@ class Entry:
         """The last part of the url's path, safe as a file name."""
         name = PurePosixPath(unquote(urlsplit(self.url).path)).name
         return "".join(c if c.isalnum() or c in "._-+" else "_" for c in name) or self.key
-
-
-def _refuse(where: object, found: object, expected: str = "", hint: str = "") -> InputError:
-    return InputError([Fault(str(where), str(found), expected, hint)])
 
 
 def load_registry(path: Path) -> tuple[dict[str, Entry], Faults]:
@@ -117,7 +113,7 @@ class _SafeRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if url_fault(newurl):
-            raise _refuse(req.full_url, f"a redirect to {newurl}", "an https url")
+            raise InputError.one(req.full_url, f"a redirect to {newurl}", "an https url")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -151,7 +147,7 @@ def fetch(
     """
     out = Path(out)
     if fault := url_fault(url):
-        raise _refuse("url", url, fault)
+        raise InputError.one("url", url, fault)
     problem = ""
     for attempt in range(tries):
         if attempt:
@@ -162,7 +158,7 @@ def fetch(
             with atomic(out) as partial:
                 digest, size = _stream(url, partial, timeout)
                 if digest != sha256.lower():
-                    raise _refuse(
+                    raise InputError.one(
                         url,
                         f"sha256 {digest} ({size} bytes)",
                         f"sha256 {sha256.lower()}",
@@ -177,7 +173,7 @@ def fetch(
                 break
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             problem = str(getattr(error, "reason", "") or error or type(error).__name__)
-    raise _refuse(
+    raise InputError.one(
         url, problem, "the file", "Check the address and the network, or download it by hand and give its path."
     )
 
@@ -223,10 +219,12 @@ def extract(archive: str | Path, folder: str | Path) -> list[Path]:
             elif name.endswith((".tar", ".tar.gz", ".tgz")):
                 _untar(archive, partial)
             else:
-                raise _refuse(archive, archive.name, "a .zip, .tar, .tar.gz or .tgz")
+                raise InputError.one(archive, archive.name, "a .zip, .tar, .tar.gz or .tgz")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
         hint = "Download it again." if archive.exists() else ""
-        raise _refuse(archive, f"an archive that cannot be unpacked ({error})", "a complete archive", hint) from error
+        raise InputError.one(
+            archive, f"an archive that cannot be unpacked ({error})", "a complete archive", hint
+        ) from error
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
@@ -236,13 +234,15 @@ def _target(archive: Path, folder: Path, member: str) -> Path:
     inside = os.path.normpath(os.path.join(folder, *parts.parts))
     drive = bool(parts.parts) and ":" in parts.parts[0]
     if parts.is_absolute() or ".." in parts.parts or drive or not inside.startswith(str(folder)):
-        raise _refuse(archive, f"a member {member!r}", "members inside the archive's own folder", "Do not unpack it.")
+        raise InputError.one(
+            archive, f"a member {member!r}", "members inside the archive's own folder", "Do not unpack it."
+        )
     return Path(inside)
 
 
 def _check_size(archive: Path, total: int) -> None:
     if total > MAX_UNPACKED:
-        raise _refuse(archive, f"{total} bytes unpacked", f"at most {MAX_UNPACKED} bytes")
+        raise InputError.one(archive, f"{total} bytes unpacked", f"at most {MAX_UNPACKED} bytes")
 
 
 def _unzip(archive: Path, folder: Path) -> None:
@@ -252,7 +252,7 @@ def _unzip(archive: Path, folder: Path) -> None:
         targets = [(m, _target(archive, folder, m.filename)) for m in members]  # all before the first is written
         for member, target in targets:
             if (member.external_attr >> 16) & 0o170000 == 0o120000:
-                raise _refuse(archive, f"a link {member.filename!r}", "files and folders only")
+                raise InputError.one(archive, f"a link {member.filename!r}", "files and folders only")
             if member.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
                 continue
@@ -274,4 +274,4 @@ def _untar(archive: Path, folder: Path) -> None:
                 with handle.extractfile(member) as source, open(target, "wb") as out:
                     shutil.copyfileobj(source, out)
             else:
-                raise _refuse(archive, f"a link or special file {member.name!r}", "files and folders only")
+                raise InputError.one(archive, f"a link or special file {member.name!r}", "files and folders only")

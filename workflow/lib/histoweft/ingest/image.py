@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from histoweft.errors import Fault, InputError
+from histoweft.errors import InputError
 from histoweft.io import atomic
 
 TIFF = (".tif", ".tiff", ".svs", ".btf", ".ndpi")
@@ -61,7 +61,7 @@ def is_tiff(path: Path) -> bool:
 
 
 def _refuse(path: Path, found: str, expected: str = "an image that can be decoded", hint: str = "") -> InputError:
-    return InputError([Fault(str(path), found, expected, hint)])
+    return InputError.one(path, found, expected, hint)
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:

@@ -217,10 +217,8 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
         patient=sample.patient,
         batch=sample.batch,
         condition=sample.condition,
-        counts_policy=sample.option("counts"),
         dropped=dropped,
         warnings=notes.items,
-        source_files=found.files,
     )
 
 

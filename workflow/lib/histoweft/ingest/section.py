@@ -217,7 +217,5 @@ class Section:
     patient: str = ""
     batch: str = ""
     condition: str = ""
-    counts_policy: str = "refuse"
     dropped: dict[str, int] = field(default_factory=dict)
     warnings: list[Note] = field(default_factory=list)
-    source_files: list[Path] = field(default_factory=list)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from histoweft.errors import Fault, Faults, InputError
+from histoweft.errors import Faults, InputError
 from histoweft.ingest.layout import nearest_there
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ EMPTY_H5 = "a 10x HDF5 matrix (group 'matrix' with barcodes, data, indices, indp
 
 def stop(where: object, found: object, expected: str = "", hint: str = "") -> None:
     """Raise one fault at once."""
-    raise InputError([Fault(str(where), str(found), expected, hint)])
+    raise InputError.one(where, found, expected, hint)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from histoweft import io
-from histoweft.errors import Fault, InputError, nearest
+from histoweft.errors import InputError, nearest
 from histoweft.integration.joint import raw_counts
 
 FLOOR = "none"
@@ -75,7 +75,7 @@ def embed(
         take.
     """
     if method not in METHODS:
-        raise _refuse("integration.methods", method, ", ".join(METHODS), nearest(method, METHODS))
+        raise InputError.one("integration.methods", method, ", ".join(METHODS), nearest(method, METHODS))
     chosen = _complete(method, options or {})
     with io.CountsFile(features) as file:
         pca = np.asarray(file.obsm("X_pca"), dtype=np.float32)
@@ -87,27 +87,25 @@ def embed(
         return _scvi(file, batch, seed, chosen)
 
 
-def _refuse(where: object, found: object, expected: str, hint: str = "") -> InputError:
-    return InputError([Fault(str(where), str(found), expected, hint)])
-
-
 def _complete(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     known = _OPTIONS[method]
     for name in options:
         if name not in known:
             expected = ", ".join(known) or f"no options for {method}"
-            raise _refuse(f"integration: options of {method}", name, expected, nearest(name, known))
+            raise InputError.one(f"integration: options of {method}", name, expected, nearest(name, known))
     return {**known, **options}
 
 
 def _batches(obs: pd.DataFrame, key: str, path: object) -> np.ndarray:
     if key not in obs:
-        raise _refuse(f"{path}: obs", f"no column {key!r}", ", ".join(obs.columns), nearest(key, obs.columns))
+        raise InputError.one(f"{path}: obs", f"no column {key!r}", ", ".join(obs.columns), nearest(key, obs.columns))
     batch = obs[key].astype(object)
     if batch.isna().any():
-        raise _refuse(f"{path}: obs, column {key}", f"{batch.isna().sum()} missing values", "a batch for every cell")
+        raise InputError.one(
+            f"{path}: obs, column {key}", f"{batch.isna().sum()} missing values", "a batch for every cell"
+        )
     if batch.nunique() < 2:
-        raise _refuse(
+        raise InputError.one(
             "config: integration.batch",
             f"{key}, which is {batch.iloc[0]!r} in every section",
             "a column with at least two values",
@@ -142,7 +140,7 @@ def _harmony(pca: np.ndarray, batch: np.ndarray, seed: int, options: Mapping[str
 def _scvi(file: io.CountsFile, batch: np.ndarray, seed: int, options: Mapping[str, Any]) -> np.ndarray:
     facts = file.uns.get("histoweft", {})
     if not facts.get("whole_counts", True):
-        raise _refuse(
+        raise InputError.one(
             "config: integration.methods",
             "scvi, for sections whose values are not whole numbers",
             "counts",

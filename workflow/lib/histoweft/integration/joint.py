@@ -13,10 +13,9 @@ import scipy.sparse as sp
 
 from histoweft import io, linalg
 from histoweft.errors import Fault, Faults, InputError
-from histoweft.normalise import dispersion_table, size_factors
+from histoweft.normalise import dispersion_table, row_sums, size_factors
 
 LABEL = "label"
-BATCH_KEYS = ("sample", "patient", "batch")
 _DESCRIBED = ("patient", "batch", "condition")
 
 
@@ -222,7 +221,7 @@ def joint_features(
         for sample, counts in opened.items():
             totals = np.zeros(counts.n_obs)
             for where, chunk in counts.chunks():
-                totals[where] = np.asarray(chunk.sum(axis=1)).ravel()
+                totals[where] = row_sums(chunk)
                 whole = whole and (chunk.dtype.kind in "iu" or bool((chunk.data == np.rint(chunk.data)).all()))
             sections.append(_Section(counts, match.columns[sample], totals, target_sum))
         scores = np.vstack([_dispersion(section) for section in sections])

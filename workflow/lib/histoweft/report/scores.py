@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from histoweft.metrics import read_metrics
 from histoweft.report.html import NOTHING, Html, joined, number, plain, table
 
 SMALLER_IS_BETTER = {"mse", "rmse", "ece", "seconds", "peak_mb", "euclid_voxels"}
@@ -19,12 +20,8 @@ _GROUP = ["task", "sample", "protocol", "fold", "metric"]
 
 
 def read_scores(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a metrics table; text stays text, numbers become numbers, empty text where a cell is empty."""
-    numbers = ["value", "low", "high", "n"]
-    frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    for column in numbers:
-        frame[column] = pd.to_numeric(frame[column], errors="coerce")
-    return frame
+    """Read a metrics table; text stays text, all numbers (``n`` too) are floats, NaN where a cell is empty."""
+    return read_metrics(path).astype({"n": float})
 
 
 def is_floor(method: str) -> bool:
