@@ -27,8 +27,11 @@ TASKS = (
     "domains_semi", "integration", "trajectory", "persister", "rare", "response", "speed",
 )  # fmt: skip
 METRICS = (
-    "pearson_top50", "pearson_all", "mse", "r2", "euclid_voxels", "ari", "macro_f1", "accuracy", "ece", "coverage",
-    "unknown_auroc", "auroc", "rmse", "scib_total", "seconds", "peak_mb", "speedup",
+    "pearson_top50", "pearson_markers", "pearson_all", "pearson_top50_depth", "pearson_markers_depth",
+    "pearson_all_depth", "mse_ratio_top50", "mse_ratio_markers", "mse_ratio_all", "share_better_top50",
+    "share_better_markers", "share_better_all", "gain_top50", "leakage_gap", "mse", "r2", "euclid_voxels", "ari",
+    "macro_f1", "accuracy", "ece", "coverage", "unknown_auroc", "auroc", "rmse", "scib_total", "seconds", "peak_mb",
+    "speedup",
 )  # fmt: skip
 """The metrics named so far; others are allowed (a metric names what it measures), written in the same way."""
 
