@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +98,9 @@ def _reference(side: int, hidden: int, n_genes: int):
 
     widths = (3, 16, 32, 64, 128)
     cells = side // 16
-    encode = [
-        layer
-        for a, b in zip(widths, widths[1:])
-        for layer in (nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
-    ]
+    encode = []
+    for a, b in pairwise(widths):
+        encode += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     flat = 128 * cells * cells
     dense = [nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(), nn.Linear(hidden, flat), nn.ReLU()]
     decode = [nn.Unflatten(1, (128, cells, cells))]
@@ -261,11 +260,10 @@ def run(options: argparse.Namespace) -> dict:
             "epochs": len(result["seconds"]),
             "peak_mb": round(usage.ru_maxrss / 1024),
         }
-    slowest = found["variants"].get("loop")
-    for value in found["variants"].values():
-        value["speedup"] = (
-            None if slowest is None else round(slowest["seconds_per_epoch"] / value["seconds_per_epoch"], 1)
-        )
+    if "loop" in found["variants"]:
+        slowest = found["variants"]["loop"]["seconds_per_epoch"]
+        for value in found["variants"].values():
+            value["speedup"] = round(slowest / value["seconds_per_epoch"], 1)
     _show(found)
     if options.report is not None:
         options.report.parent.mkdir(parents=True, exist_ok=True)
@@ -276,8 +274,7 @@ def run(options: argparse.Namespace) -> dict:
 def _show(found: dict) -> None:
     print(f"\n{'variant':<14}{'s / epoch':>10}{'x loop':>9}{'peak MB':>10}")
     for name, value in found["variants"].items():
-        ratio = "" if value["speedup"] is None else f"{value['speedup']:.1f}"
-        print(f"{name:<14}{value['seconds_per_epoch']:>10.3f}{ratio:>9}{value['peak_mb']:>10}")
+        print(f"{name:<14}{value['seconds_per_epoch']:>10.3f}{value.get('speedup', ''):>9}{value['peak_mb']:>10}")
     print(json.dumps(found, indent=2))
 
 

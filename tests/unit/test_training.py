@@ -163,17 +163,17 @@ def test_checkpoints_of_other_runs_are_left_out_with_a_warning(tmp_path, monkeyp
 
 
 def test_batches_of_their_own_making_are_told_the_epoch():
-    class Batches:
-        epochs = []
+    told = []
 
+    class Batches:
         def set_epoch(self, epoch):
-            self.epochs.append(epoch)
+            told.append(epoch)
 
         def __iter__(self):
             yield from loader()
 
     fit(line(), Batches(), max_epochs=3, monitor="train_loss", seed=0)
-    assert Batches.epochs == [0, 1, 2]
+    assert told == [0, 1, 2]
 
 
 def test_it_leaves_nothing_behind_and_says_little(tmp_path, monkeypatch, caplog, capfd):

@@ -148,13 +148,14 @@ def fit(
 
         pl.seed_everything(seed, workers=True)
         state = None if path is None else _saved_state(path, facts)
-        watch = _watcher(monitor, mode, patience, validation is not None, path, facts, max_epochs if progress else 0)
+        told = max_epochs if progress else 0
+        watch = _Watch(monitor, mode, patience, validation is not None, path, facts, told, state)
         with _deterministic():
             trainer = pl.Trainer(
                 accelerator=accelerator,
                 devices=devices,
                 max_epochs=max_epochs,
-                callbacks=[watch],
+                callbacks=[watch.callback()],
                 deterministic="warn",
                 gradient_clip_val=gradient_clip,
                 # A job inside SLURM is one process; Lightning must not look at the allocation's number of tasks.
@@ -169,7 +170,6 @@ def fit(
             torch.utils.deterministic.fill_uninitialized_memory = False
             batches = _Epochs(train_batches, seed, trainer)
             held_out = None if validation is None else _Epochs(validation, seed, trainer, salt=1)
-            watch.state = state
             trainer.fit(module, batches, held_out)
     if not watch.history:
         raise HistoweftError("There was nothing to train on: the training data gave no batches.")
@@ -180,8 +180,8 @@ def fit(
         path.unlink(missing_ok=True)
     run = _summary(watch, device, state is not None)
     if progress:
-        told = f"{run.epochs} epochs in {run.seconds:.1f} s on {device}"
-        _log.info("%s; %s %.4g in epoch %d is kept", told, monitor, run.best_score, run.best_epoch)
+        took = f"{run.epochs} epochs in {run.seconds:.1f} s on {device}"
+        _log.info("%s; %s %.4g in epoch %d is kept", took, monitor, run.best_score, run.best_epoch)
     return run
 
 
@@ -257,92 +257,113 @@ def _reseed(seed: int, epoch: int) -> None:
     torch.manual_seed(int(words[2]))
 
 
-def _watcher(
-    monitor: str,
-    mode: str,
-    patience: int | None,
-    held_out: bool,
-    checkpoint: Path | None,
-    facts: dict[str, Any],
-    epochs_told: int,
-) -> Any:
-    """Return the one callback: history, best weights, early stopping, checkpoints, progress.
+class _Watch:
+    """What happens around an epoch: history, best weights, early stopping, checkpoints, progress.
 
-    The class is made here because its base would import Lightning with this module.
+    Parameters
+    ----------
+    monitor, mode, patience
+        See `fit`.
+    held_out
+        Whether `monitor` chooses the epoch that is kept.
+    checkpoint, facts
+        Where to save, and what a run that goes on from it must share.
+    epochs_told
+        Epochs at most, for the lines of progress; 0 for none.
+    state
+        A checkpoint to go on from.
     """
-    import pytorch_lightning as pl
 
-    class Watch(pl.Callback):
-        def __init__(self) -> None:
-            self.history: list[dict[str, float]] = []
-            self.best_epoch, self.best_score = 0, math.nan
-            self.state: dict[str, Any] | None = None
-            self._best: dict[str, Any] | None = None
-            self._start = self._saved = self._said = time.monotonic()
-            self._step = max(1, math.ceil(epochs_told / _LINES))
+    _KEPT = ("history", "best_epoch", "best_score", "best")
 
-        def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-            if self.state is not None:
-                vars(self).update(self.state.pop("watch"))
-                _load(self.state, trainer, module)
-                self.state = None
+    def __init__(
+        self,
+        monitor: str,
+        mode: str,
+        patience: int | None,
+        held_out: bool,
+        checkpoint: Path | None,
+        facts: dict[str, Any],
+        epochs_told: int,
+        state: dict[str, Any] | None,
+    ):
+        self.monitor, self.sign = monitor, 1 if mode == "max" else -1
+        self.patience, self.held_out = patience, held_out
+        self.checkpoint, self.facts = checkpoint, facts
+        self.epochs_told, self.state = epochs_told, state
+        self.history: list[dict[str, float]] = []
+        self.best_epoch, self.best_score = 0, math.nan
+        self.best: dict[str, torch.Tensor] | None = None
+        self._start = self._saved = self._said = time.monotonic()
 
-        def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-            # Between two epochs nothing is half-done: schedulers have stepped, scores are complete.
-            now = time.monotonic()
-            if checkpoint is not None and self.history and now - self._saved >= _SAVE_EVERY:
-                watch = {name: getattr(self, name) for name in ("history", "best_epoch", "best_score", "_best")}
-                _save(checkpoint, {"facts": facts, "watch": watch}, trainer, module)
-                self._saved = time.monotonic()
-            self._start = time.monotonic()
+    def callback(self) -> pl.Callback:
+        """Return this as Lightning wants it."""
+        from pytorch_lightning.callbacks import LambdaCallback
 
-        def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-            scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            epoch = trainer.current_epoch + 1
-            self.history.append({"epoch": epoch, "seconds": time.monotonic() - self._start, **scores})
-            score = scores.get(monitor, math.nan)
-            self._check(scores, epoch)
-            if not held_out or self._better(score):
-                self.best_epoch, self.best_score = epoch, score
-                if held_out:
-                    self._keep(module)
-            if patience is not None and epoch - self.best_epoch >= patience:
-                trainer.should_stop = True
-            self._tell(epoch, scores, last=trainer.should_stop or epoch == trainer.max_epochs)
+        hooks = ("on_train_start", "on_train_epoch_start", "on_train_epoch_end")
+        return LambdaCallback(**{hook: getattr(self, hook) for hook in hooks})
 
-        def _check(self, scores: dict[str, float], epoch: int) -> None:
-            if held_out and monitor not in scores:
-                raise ValueError(
-                    f"monitor {monitor!r} was not logged; there are: {', '.join(sorted(scores)) or 'none'}"
-                )
-            if monitor in scores and not math.isfinite(scores[monitor]):
-                hint = "Lower the learning rate, and look for values in the data that are not finite."
-                raise HistoweftError(f"Training diverged: {monitor} is {scores[monitor]} in epoch {epoch}. {hint}")
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Go on from a checkpoint."""
+        if self.state is not None:
+            vars(self).update(self.state["watch"])
+            _load(self.state, trainer, module)
+            self.state = None
 
-        def _better(self, score: float) -> bool:
-            if self.best_epoch == 0:
-                return True
-            return score < self.best_score if mode == "min" else score > self.best_score
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Save, now and then: between two epochs nothing is half-done, schedulers have stepped, scores are complete."""
+        now = time.monotonic()
+        if self.checkpoint is not None and self.history and now - self._saved >= _SAVE_EVERY:
+            watch = {name: getattr(self, name) for name in self._KEPT}
+            _save(self.checkpoint, {"facts": self.facts, "watch": watch}, trainer, module)
+            self._saved = time.monotonic()
+        self._start = time.monotonic()
 
-        def _keep(self, module: pl.LightningModule) -> None:
-            now = module.state_dict()
-            if self._best is None:
-                self._best = {name: value.detach().clone() for name, value in now.items()}
-            for name, value in now.items():
-                self._best[name].copy_(value)
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take note of the scores, and keep the weights if they are the best."""
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        epoch = trainer.current_epoch + 1
+        self._check(scores, epoch)
+        self.history.append({"epoch": epoch, "seconds": time.monotonic() - self._start, **scores})
+        score = scores.get(self.monitor, math.nan)
+        if not self.held_out or self.best_epoch == 0 or self.sign * (score - self.best_score) > 0:
+            self.best_epoch, self.best_score = epoch, score
+            if self.held_out:
+                self._keep(module)
+        if self.patience is not None and epoch - self.best_epoch >= self.patience:
+            trainer.should_stop = True
+        self._tell(epoch, scores, last=trainer.should_stop or epoch == trainer.max_epochs)
 
-        def _tell(self, epoch: int, scores: dict[str, float], last: bool) -> None:
-            due = epoch == 1 or epoch % self._step == 0 or time.monotonic() - self._said >= _SAY_EVERY
-            if epochs_told and (due or last):
-                self._said = time.monotonic()
-                told = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-                _log.info("epoch %d of %d: %s (%.2f s)", epoch, epochs_told, told, self.history[-1]["seconds"])
+    def restore(self, module: pl.LightningModule) -> None:
+        """Put the best weights back."""
+        if self.best is not None and self.best_epoch != len(self.history):
+            module.load_state_dict(self.best)
 
-        def restore(self, module: pl.LightningModule) -> None:
-            if self._best is not None and self.best_epoch != len(self.history):
-                module.load_state_dict(self._best)
+    def _check(self, scores: dict[str, float], epoch: int) -> None:
+        score = scores.get(self.monitor)
+        if score is None and self.held_out:
+            there = ", ".join(sorted(scores)) or "none"
+            raise ValueError(f"monitor {self.monitor!r} was not logged; there are: {there}")
+        if score is not None and not math.isfinite(score):
+            hint = "Lower the learning rate, and look for values in the data that are not finite."
+            raise HistoweftError(f"Training diverged: {self.monitor} is {score} in epoch {epoch}. {hint}")
 
-    return Watch()
+    def _keep(self, module: pl.LightningModule) -> None:
+        now = module.state_dict()
+        if self.best is None:
+            self.best = {name: value.detach().clone() for name, value in now.items()}
+            return
+        for name, value in now.items():
+            self.best[name].copy_(value)
+
+    def _tell(self, epoch: int, scores: dict[str, float], last: bool) -> None:
+        if not self.epochs_told:
+            return
+        every = math.ceil(self.epochs_told / _LINES)
+        if last or epoch == 1 or epoch % every == 0 or time.monotonic() - self._said >= _SAY_EVERY:
+            self._said = time.monotonic()
+            told = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+            _log.info("epoch %d of %d: %s (%.2f s)", epoch, self.epochs_told, told, self.history[-1]["seconds"])
 
 
 def _facts(module: pl.LightningModule, **settings: Any) -> dict[str, Any]:

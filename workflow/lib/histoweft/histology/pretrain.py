@@ -46,7 +46,7 @@ def pretrain(
     network: str = "encoder",
     crop: int = 64,
     patience: int | None = None,
-    lr: float = 1e-2,
+    lr: float | None = None,
 ) -> tuple[PixelModel, Run, float]:
     """Train a network to reconstruct the tissue of several sections.
 
@@ -73,7 +73,7 @@ def pretrain(
     patience
         Stop after so many epochs without a better held-out similarity.
     lr
-        Highest learning rate.
+        Highest learning rate; None takes the one that suits the network.
 
     Returns
     -------
@@ -107,12 +107,13 @@ def pretrain(
         torch.manual_seed(seed)
         model = build(network)
     model.start_at(crops.colour())
-    run = fit(
-        Reconstruction(model, lr=lr), crops, held_out or None, max_epochs=epochs, patience=patience if held_out else None,
-        monitor="val_ssim" if held_out else "train_loss", mode="max" if held_out else "min", seed=seed, device=device,
-        threads=threads, checkpoint=checkpoint, fingerprint=crops.digest(),
-    )  # fmt: skip
-    return model, run, run.best_score if held_out else math.nan
+    module = Reconstruction(model, **model.reconstruction | ({} if lr is None else {"lr": lr}))
+    options = {"seed": seed, "device": device, "threads": threads, "checkpoint": checkpoint}
+    options |= {"max_epochs": epochs, "fingerprint": crops.digest()}
+    if not held_out:
+        return model, fit(module, crops, monitor="train_loss", **options), math.nan
+    run = fit(module, crops, held_out, patience=patience, monitor="val_ssim", mode="max", **options)
+    return model, run, run.best_score
 
 
 class _Crops:
