@@ -18,6 +18,7 @@ include: "workflow/rules/simulate.smk"
 include: "workflow/rules/ingest.smk"
 include: "workflow/rules/expression.smk"
 include: "workflow/rules/integration.smk"
+include: "workflow/rules/histology.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -26,4 +27,5 @@ rule all:
     input:
         study_pages(),
         assembled_samples(),
+        painted_samples(),
         study.results("metrics.tsv"),

@@ -16,10 +16,16 @@ def assembled_samples():
     return expand(rules.assemble.output.h5ad, sample=study.samples)
 
 
+def painted_samples():
+    """Return the painted genes of every sample with an image."""
+    return expand(rules.paint_figure.output.painted, sample=IMAGED)
+
+
 def metric_parts():
     """Return every part of the study's metrics table."""
     parts = expand(rules.leiden.output.metrics, sample=study.samples)
-    return parts + ([rules.score_integration.output.metrics] if INTEGRATES else [])
+    parts += [rules.score_integration.output.metrics] if INTEGRATES else []
+    return parts + ([rules.histology_summary.output.metrics] if SCORED else [])
 
 
 def integration_outputs():

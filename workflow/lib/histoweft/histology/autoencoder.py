@@ -95,6 +95,12 @@ class PixelModel(nn.Module):
         out = F.conv_transpose2d(hidden, self.head.weight[:, :3], self.head.bias[:3], stride=2)
         return out[..., :height, :width]
 
+    def genes(self, hidden: torch.Tensor, which: np.ndarray, height: int, width: int) -> torch.Tensor:
+        """Return some gene channels from `hidden`, (n, len(which), height, width)."""
+        channels = 3 + torch.as_tensor(which, device=hidden.device)
+        out = F.conv_transpose2d(hidden, self.head.weight[:, channels], self.head.bias[channels], stride=2)
+        return out[..., :height, :width]
+
     def pooled_genes(self, hidden: torch.Tensor, footprints: torch.Tensor) -> torch.Tensor:
         """Return the mean of each gene over each footprint without computing a gene at any pixel.
 

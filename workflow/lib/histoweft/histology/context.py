@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from histoweft.errors import InputError
 from histoweft.histology.stain import Stain, densities, optical_density
+
+if TYPE_CHECKING:
+    from histoweft.histology.encoders import Encoder
 
 PER_SPOT = 16
 """Grid pixels across a spot's diameter, where the image is that fine."""
@@ -102,7 +106,7 @@ class Context:
     def features(self) -> list[str]:
         """Names of the features, in the order of `sample` and `window`."""
         per_level = [f"{name}@{2**k}" for k in range(len(self.levels)) for name in (*self.names, "tissue")]
-        return per_level + ["edge_log", *(f"edge_{reach:g}" for reach in _REACH_UM)]
+        return [*per_level, "edge_log", *(f"edge_{reach:g}" for reach in _REACH_UM)]
 
     def sample(self, xy: np.ndarray) -> np.ndarray:
         """Read the features of points, by bilinear interpolation.
@@ -190,8 +194,7 @@ def build(
     spot_um: float,
     *,
     levels: int = LEVELS,
-    encode: Callable[[np.ndarray], np.ndarray] | None = None,
-    encoded_names: Sequence[str] = (),
+    encoder: Encoder | None = None,
 ) -> Context:
     """Build the pyramid of one section.
 
@@ -209,10 +212,8 @@ def build(
         Diameter of a spot or side of a bin, um.
     levels
         Number of grids.
-    encode
-        Further dense maps, from an encoder: a strip of rgb (rows, w, 3) to (channels, rows, w) float32.
-    encoded_names
-        Names of those maps.
+    encoder
+        Gives further dense maps.
 
     Returns
     -------
@@ -232,32 +233,44 @@ def build(
     if not mask.any():
         raise InputError.one("tissue mask", "no tissue", "at least some", "Look at the sample's contact sheet.")
     factor = grid_factor(um_per_px, spot_um)
-    maps = _base_maps(rgb, um_per_px, mask, stain, factor, encode, len(encoded_names))
+    maps = _base_maps(rgb, um_per_px, mask, stain, factor)
+    if encoder is not None:
+        maps = np.concatenate([maps, _encoded(rgb, mask, factor, encoder)])
     tissue = _mean_over(mask.astype(np.float32), factor)
     _standardise(maps, tissue)
     edge = _edge_um(tissue, um_per_px * factor)
     found = list(_levels(maps, tissue, factor, levels))
-    return Context(found, edge, um_per_px, (*BASE, *encoded_names))
+    return Context(found, edge, um_per_px, (*BASE, *(encoder.names if encoder is not None else ())))
 
 
-def _base_maps(rgb, um_per_px, mask, stain, factor, encode, n_encoded) -> np.ndarray:
+def _base_maps(rgb: np.ndarray, um_per_px: float, mask: np.ndarray, stain: Stain, factor: int) -> np.ndarray:
     """Compute the maps strip by strip, with a margin for the filters, and average them onto the finest grid."""
-    height, width = (size // factor for size in rgb.shape[:2])
-    maps = np.empty((len(BASE) + n_encoded, height, width), dtype=np.float32)
     sigma = max(FINEST_TEXTURE_UM / um_per_px, 1.0)
-    margin = factor * math.ceil((4 * sigma * 4 + 1) / factor)
-    rows = max(1, _STRIP // (rgb.shape[1] * factor)) * factor
-    for start in range(0, height * factor, rows):
-        stop = min(start + rows, height * factor)
-        top, bottom = max(0, start - margin), min(rgb.shape[0], stop + margin)
-        inner = slice(start - top, stop - top)
-        strip, inside = np.ascontiguousarray(rgb[top:bottom]), mask[top:bottom]
-        to = slice(start // factor, stop // factor)
-        for channel, image in enumerate(_channels(strip, inside, stain, sigma)):
+    # Gaussian filters reach four sigma.
+    margin = math.ceil(4 * sigma * 4 + 1)
+    maps = np.empty((len(BASE), *(size // factor for size in rgb.shape[:2])), dtype=np.float32)
+    for strip, inner, to in _strips(rgb.shape, factor, margin):
+        for channel, image in enumerate(_channels(np.ascontiguousarray(rgb[strip]), mask[strip], stain, sigma)):
             maps[channel, to] = _mean_over(image[inner], factor)
-        if encode is not None:
-            maps[len(BASE) :, to] = _mean_over(encode(strip)[:, inner], factor)
     return maps
+
+
+def _encoded(rgb: np.ndarray, mask: np.ndarray, factor: int, encoder: Encoder) -> np.ndarray:
+    maps = np.empty((len(encoder.names), *(size // factor for size in rgb.shape[:2])), dtype=np.float32)
+    for strip, inner, to in _strips(rgb.shape, factor, encoder.margin):
+        found = encoder.encode(np.ascontiguousarray(rgb[strip]), strip.start, mask[strip])
+        maps[:, to] = _mean_over(found[:, inner], factor)
+    return maps
+
+
+def _strips(shape: tuple[int, ...], factor: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield the rows of the image to read, those of them that count, and the rows of the grid that they make."""
+    end = shape[0] // factor * factor
+    rows = max(1, _STRIP // (shape[1] * factor)) * factor
+    for start in range(0, end, rows):
+        stop = min(start + rows, end)
+        top, bottom = max(0, start - margin), min(shape[0], stop + margin)
+        yield slice(top, bottom), slice(start - top, stop - top), slice(start // factor, stop // factor)
 
 
 def _channels(rgb: np.ndarray, mask: np.ndarray, stain: Stain, sigma: float) -> Iterator[np.ndarray]:

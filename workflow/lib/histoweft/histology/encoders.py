@@ -48,6 +48,8 @@ _SAME_SCALE = 0.02
 """Relative difference in scale that is not worth resampling for."""
 _PROJECTION_SEED = 20_240_229
 """Of the random projection: one constant, so that every section of every study is projected alike."""
+_PADDED = 32
+"""Pixels from a window's border that zero padding is felt."""
 _OWN_WINDOW = 256
 _BATCH = 8
 
@@ -629,6 +631,7 @@ def _timm_backbone(network: torch.nn.Module, choice: Choice, device: str, stage:
     expected = _timm().data.resolve_model_data_config(network)
     known = _known(choice.name)
     colours = (known and known.colours) or (expected["mean"], expected["std"])
+    _log.info("encoder %s: inputs standardised with mean %s and spread %s", choice, *colours)
     mean, spread = (255 * torch.tensor(part, device=device).view(1, 3, 1, 1) for part in colours)
     network = network.to(device).eval()
 
@@ -638,32 +641,36 @@ def _timm_backbone(network: torch.nn.Module, choice: Choice, device: str, stage:
             return _feature_map(network, (x - mean) / spread, stage).float()
 
     size = max(expected["input_size"][1:])
-    # Convolutional networks take any size, and round where theirs is no multiple of their stride.
-    for window in dict.fromkeys((size, math.ceil(size / 32) * 32)):
-        found = _probe(look, window, choice)
+    transformer = hasattr(network, "patch_embed")
+    # Convolutions take any size, and large windows have less border; where theirs is no multiple of the stride they
+    # round.
+    tries = (size,) if transformer else (2 * math.ceil(size / 32) * 32, math.ceil(size / 32) * 32, size)
+    for window in dict.fromkeys(tries):
+        found, fault = _probe(look, window)
+        if found is None:
+            continue
         side = found.shape[-1]
-        if found.shape[-2] == side and window % side == 0 and side > 1:
-            return _Backbone(look, found.shape[1], window, window // side, 0, max(1, side // 4))
+        if found.shape[-2] == side > 1 and window % side == 0:
+            # The zeros that convolutions put around a window show as a lattice if its border is used.
+            halo = 0 if transformer else math.ceil(_PADDED * side / window)
+            return _Backbone(look, found.shape[1], window, window // side, halo, max(1, (side - 2 * halo) // 5))
+        fault = f"{tuple(found.shape[1:])} values for a window of {window} px"
     raise HistoweftError(
-        f"{_WHERE}: {choice} gives {tuple(found.shape[1:])} values for a window of {window} px: no regular grid to "
-        "make maps of. Choose another stage or encoder."
+        f"{_WHERE}: {choice} gives no features on a regular grid ({fault}). Choose another stage or encoder."
     )
 
 
-def _probe(look: Callable[[np.ndarray], torch.Tensor], window: int, choice: Choice) -> torch.Tensor:
+def _probe(look: Callable[[np.ndarray], torch.Tensor], window: int) -> tuple[torch.Tensor | None, str]:
+    """Return what a network gives for a window of this size, or what it said."""
     import torch
 
     try:
         with torch.inference_mode():
-            return look(np.zeros((1, window, window, 3), np.uint8))
+            return look(np.zeros((1, window, window, 3), np.uint8)), ""
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # what models raise that have no dense features, or no such stage
-        said = (str(error).strip().splitlines() or [""])[0][:160]
-        raise HistoweftError(
-            f"{_WHERE}: {choice} gives no dense features ({type(error).__name__}: {said}). Choose another stage or "
-            "encoder."
-        ) from error
+    except Exception as error:  # models without dense features, of fixed size or without such a stage raise anything
+        return None, f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:160]}"
 
 
 def _feature_map(network: torch.nn.Module, x: torch.Tensor, stage: int | None) -> torch.Tensor:

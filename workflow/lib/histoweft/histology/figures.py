@@ -40,7 +40,7 @@ def gene_figure(
     genes: Sequence[str],
     xy_um: np.ndarray,
     measured: np.ndarray,
-    predicted_spots: np.ndarray | None,
+    held_out: np.ndarray | None,
     mask: np.ndarray | None,
     spot_diameter_um: float | None,
     path: str | os.PathLike,
@@ -63,9 +63,9 @@ def gene_figure(
         Spot centres, spots x 2 (x, y), um.
     measured
         spots x genes, log-normalised.
-    predicted_spots
-        spots x genes, predicted by models that had not seen the spot; NaN where there is none. Gives the held-out
-        Pearson r in the title. Without it no r is shown: one over spots the model was trained on would mislead.
+    held_out
+        (genes,), Pearson r of models with spots they had not seen, for the titles; NaN where it is not known. None: no
+        r is shown, since one over spots the model was trained on would mislead.
     mask
         (height, width) bool, tissue; off it the map is transparent. None: all is tissue.
     spot_diameter_um
@@ -80,7 +80,7 @@ def gene_figure(
     ValueError
         Too many genes, or the shapes do not fit together.
     """
-    _check_genes(maps, genes, measured, xy_um, predicted_spots)
+    _check_genes(maps, genes, measured, xy_um, held_out)
     shown = _transparent(maps, mask)
     height, width = maps.shape[1:]
     x0, y0 = origin_um
@@ -102,7 +102,7 @@ def gene_figure(
         plotting.tissue(right, xy_um, np.zeros(len(xy_um)), **place).remove()
         right.set_autoscale_on(False)  # the image would else set limits of its own
         right.imshow(shown[row], extent=extent, interpolation="antialiased", alpha=0.88, zorder=1, **scale)
-        right.set_title("painted" + _held_out_words(measured, predicted_spots, row), fontsize=10)
+        right.set_title("painted" + _held_out_words(held_out, row), fontsize=10)
         left.set_ylabel(gene, fontsize=13, fontstyle="italic")
         bar = fig.colorbar(spots, ax=[left, right], shrink=0.75, pad=0.02, aspect=22, extend="both")
         bar.outline.set_visible(False)
@@ -118,16 +118,16 @@ def _write_below(fig, note: str) -> None:
         fig.text(0.5, -0.05 / fig.get_figheight(), note, ha="center", va="top", fontsize=8, color="#555555")
 
 
-def _check_genes(maps, genes, measured, xy_um, predicted_spots) -> None:
+def _check_genes(maps, genes, measured, xy_um, held_out) -> None:
     if not 1 <= len(genes) <= GENES_PER_PAGE:
         raise ValueError(f"{len(genes)} genes on one figure; 1 to {GENES_PER_PAGE} fit, make one figure for each page")
     wanted = {
         "maps": (np.shape(maps)[0], len(genes)),
         "measured": (np.shape(measured), (len(xy_um), len(genes))),
-        "predicted_spots": (np.shape(predicted_spots), np.shape(measured)),
+        "held_out": (np.shape(held_out), (len(genes),)),
     }
     for name, (found, expected) in wanted.items():
-        if found != expected and not (name == "predicted_spots" and predicted_spots is None):
+        if found != expected and not (name == "held_out" and held_out is None):
             raise ValueError(f"{name}: {found} where {expected} is needed ({len(genes)} genes, {len(xy_um)} spots)")
 
 
@@ -155,18 +155,10 @@ def _limits(values: np.ndarray, percentiles: tuple[float, float] = (1, 99)) -> t
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def _held_out_words(measured: np.ndarray, predicted: np.ndarray | None, column: int) -> str:
-    if predicted is None:
+def _held_out_words(held_out: np.ndarray | None, column: int) -> str:
+    if held_out is None:
         return ""
-    r = _pearson(measured[:, column], predicted[:, column])
-    return f"; held-out r = {r:.2f}" if np.isfinite(r) else "; no held-out r"
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    both = np.isfinite(a) & np.isfinite(b)
-    if both.sum() < 3 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
-        return math.nan
-    return float(np.corrcoef(a[both], b[both])[0, 1])
+    return f"; held-out r = {held_out[column]:.2f}" if np.isfinite(held_out[column]) else "; no held-out r"
 
 
 # ----------------------------------------------------------------------------------------------------------- composites

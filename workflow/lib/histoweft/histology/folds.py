@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
 from histoweft import floors, splits
-from histoweft.errors import HistoweftError
 from histoweft.floors import Factored, TargetComponents
 from histoweft.histology.spots import Spots
 from histoweft.splits import Fold
+
+if TYPE_CHECKING:
+    from histoweft.histology.network import Model, Options
+    from histoweft.training import Run
 
 COMPONENTS = 40
 """Components of expression that models predict."""
@@ -182,7 +187,7 @@ def serial(spots: Spots, goal: Target) -> Neighbours | None:
     if "" in frames or not frames <= set(spots.frame[train]):
         return None
     given = [_leave_section_out(spots, train, goal.scores, k) for k in NEIGHBOURS]
-    fits = [_agreement(goal.scores, one) for one in given]
+    fits = [agreement(goal.scores, one) for one in given]
     best = int(np.argmax(fits))
     known = given[best]
     products, squares = (goal.scores * known).sum(axis=0), (known**2).sum(axis=0)
@@ -221,7 +226,7 @@ def _mean_of(known_xy, known, xy, k: int, without_self: bool = False) -> np.ndar
     return known[near].mean(axis=1)
 
 
-def _agreement(truth: np.ndarray, given: np.ndarray) -> float:
+def agreement(truth: np.ndarray, given: np.ndarray) -> float:
     """Correlation of components, weighted by their variance."""
     a, b = truth - truth.mean(axis=0), given - given.mean(axis=0)
     size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
@@ -233,9 +238,16 @@ def _agreement(truth: np.ndarray, given: np.ndarray) -> float:
 
 
 def fit_context(
-    spots: Spots, goal: Target, options, *, seed: int, device: str = "cpu", threads: int = 1, neighbours: Neighbours | None = None,
-    checkpoint=None,
-):  # fmt: skip
+    spots: Spots,
+    goal: Target,
+    options: Options,
+    *,
+    seed: int,
+    device: str = "cpu",
+    threads: int = 1,
+    neighbours: Neighbours | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> tuple[Model, Run]:
     """Fit the default model on the training spots of a fold.
 
     Parameters
@@ -291,7 +303,9 @@ def _linear(means: np.ndarray, goal: Target, share: float) -> tuple[np.ndarray, 
     return ridge.predict(np.eye(d)) - offset, offset
 
 
-def predict_context(model, pixels: np.ndarray, device: str = "cpu", neighbours: tuple[np.ndarray, np.ndarray] | None = None):
+def predict_context(
+    model: Model, pixels: np.ndarray, device: str = "cpu", neighbours: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
     """Predict component scores of spots: the mean over the points of their footprints.
 
     Parameters
@@ -325,7 +339,9 @@ def predict_context(model, pixels: np.ndarray, device: str = "cpu", neighbours: 
     return scores if neighbours is None else scores + neighbours[1]
 
 
-def predict_fold(spots: Spots, goal: Target, model, neighbours: Neighbours | None = None, device: str = "cpu"):
+def predict_fold(
+    spots: Spots, goal: Target, model: Model, neighbours: Neighbours | None = None, device: str = "cpu"
+) -> list[np.ndarray]:
     """Predict the component scores of a fold's test spots and of its training spots."""
     found = []
     for rows, side in ((goal.fold.test, "test"), (goal.fold.train, "train")):
@@ -414,12 +430,3 @@ def _bar(X: np.ndarray, X_test: np.ndarray, goal: Target, ridge: Factored, seed:
         )  # fmt: skip
         trees[:, column] = learner.fit(X, goal.scores[:, column]).predict(X_test)
     return goal.decompress((np.asarray(ridge.left) + perceptron + trees) / 3)
-
-
-def require_spots(n: int, where: str, least: int = 50) -> None:
-    """Refuse a section with too few spots to be cut into folds."""
-    if n < least:
-        raise HistoweftError(
-            f"{where}: {n} spots after QC, and at least {least} are needed to hold some out. "
-            "Loosen expression.qc, or leave the section's image out (image: none in the sheet)."
-        )

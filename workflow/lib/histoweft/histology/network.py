@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class Ensemble(nn.Module):
         sizes = [inputs, *[options.hidden] * options.layers, outputs]
         self.dropout = options.dropout
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for number, (before, after) in enumerate(zip(sizes, sizes[1:])):
+        for number, (before, after) in enumerate(pairwise(sizes)):
             # The last layer starts small: the first prediction is the mean.
             gain = math.sqrt(2) if number < options.layers else 0.3
             self.weights.append(torch.randn(options.members, before, after) * (gain / math.sqrt(before)))
@@ -276,7 +277,9 @@ def predict(network: Ensemble, rows: np.ndarray, device: str = "cpu") -> np.ndar
     """Return the mean over members, rows x outputs float32, of rows x inputs."""
     network = network.to(device)
     parts = [
-        network(torch.from_numpy(np.ascontiguousarray(rows[start : start + _ROWS])).to(device).float()).mean(dim=0).cpu()
+        network(torch.from_numpy(np.ascontiguousarray(rows[start : start + _ROWS])).to(device).float())
+        .mean(dim=0)
+        .cpu()
         for start in range(0, len(rows), _ROWS)
     ]
     network.cpu()
@@ -340,7 +343,9 @@ def save(model: Model, path: str | os.PathLike, meta: dict[str, Any]) -> None:
     facts = {"sizes": sizes, "scale": model.scale, "ridge_share": model.ridge_share, "genes": model.genes,
              "features": model.features, "meta": meta}  # fmt: skip
     with io.atomic(path) as partial:
-        torch.save({"format": _FORMAT, "facts": json.dumps(facts), "weights": model.network.state_dict(), **arrays}, partial)
+        torch.save(
+            {"format": _FORMAT, "facts": json.dumps(facts), "weights": model.network.state_dict(), **arrays}, partial
+        )
 
 
 def load(path: str | os.PathLike) -> tuple[Model, dict[str, Any]]:

@@ -53,10 +53,7 @@ class Reconstruction(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return Adam under one cycle of the learning rate."""
-        optimizer = adam(self.parameters(), self.hparams.lr)
-        steps = max(10, int(self.trainer.estimated_stepping_batches))
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.hparams.lr, total_steps=steps, pct_start=0.2)
-        return [optimizer], [{"scheduler": cycle, "interval": "step"}]
+        return _one_cycle(self)
 
 
 class GeneTraining(pl.LightningModule):
@@ -71,7 +68,8 @@ class GeneTraining(pl.LightningModule):
     model
         A network with a gene head.
     lr
-        Learning rate.
+        Highest learning rate; it rises and falls once over the run (Smith and Topin 2019). A constant one kills the
+        rectified units of the autoencoder when it is high, and converges slowly when it is low.
     image_weight
         Weight of 1 - SSIM beside the genes' mean squared error: the image must not be given up for the genes.
     """
@@ -96,12 +94,19 @@ class GeneTraining(pl.LightningModule):
         scores = {"val_loss": genes, "val_ssim": 1 - image}
         self.log_dict(scores, batch_size=len(batch["targets"]))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam."""
-        return adam(self.parameters(), self.hparams.lr)
+    def configure_optimizers(self) -> Any:
+        """Return Adam under one cycle of the learning rate."""
+        return _one_cycle(self)
 
     def _losses(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = self.model.hidden(batch["image"])
         genes = F.mse_loss(self.model.pooled_genes(hidden, batch["footprints"]), batch["targets"])
         image = batch["image"]
         return genes, 1 - ssim(self.model.image(hidden, *image.shape[2:]), image)
+
+
+def _one_cycle(module: pl.LightningModule) -> Any:
+    optimizer = adam(module.parameters(), module.hparams.lr)
+    steps = max(10, int(module.trainer.estimated_stepping_batches))
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, module.hparams.lr, total_steps=steps, pct_start=0.2)
+    return [optimizer], [{"scheduler": cycle, "interval": "step"}]

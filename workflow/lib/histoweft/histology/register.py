@@ -142,7 +142,9 @@ class _Task:
         """Return matrix and target: stretch, shear, a further turn (rad), the turn, a shift in section sizes."""
         wide, high, shear, angle = parameters[:4]
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        return turn @ rotation @ np.array([[1 + wide, shear], [shear, 1 + high]]), self._onto + parameters[4:] * self._size
+        return turn @ rotation @ np.array([[1 + wide, shear], [shear, 1 + high]]), self._onto + parameters[
+            4:
+        ] * self._size
 
     def cost(self, parameters: np.ndarray, turn: np.ndarray) -> float:
         """Return the cost of a transform."""

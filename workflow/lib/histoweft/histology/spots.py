@@ -95,7 +95,10 @@ def standardise(features: np.ndarray, centre: np.ndarray, spread: np.ndarray) ->
 
 
 def read_section(
-    filtered: str | os.PathLike, pyramid: str | os.PathLike, points: int = context.POINTS, footprint_um: float | None = None
+    filtered: str | os.PathLike,
+    pyramid: str | os.PathLike,
+    points: int = context.POINTS,
+    footprint_um: float | None = None,
 ) -> Section:
     """Read the spots of one section and the image features of their footprints.
 

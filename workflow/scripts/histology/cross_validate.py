@@ -1,0 +1,38 @@
+"""Train one model on the training spots of each fold, and predict the spots held out."""
+
+from histoweft.job import run
+
+
+def main(job):
+    """Write the predictions."""
+    from histoweft.histology import evaluate
+    from histoweft.histology.plan import Fit
+    from histoweft.histology.results import write_predictions
+
+    fit = Fit(**job.params.fit)
+    spots = evaluate.read_spots(
+        job.input.filtered, job.input.context, next(iter(job.input.registered), None), job.params.footprint_um
+    )
+    folds = evaluate.folds_of(spots, fit, job.params.groups, job.params.options, job.params.seed)
+    shared = {
+        "seed": job.params.seed, "device": job.device, "threads": job.threads, "checkpoint": job.params.checkpoint,
+    }  # fmt: skip
+    if job.wildcards.model == "autoencoder":
+        from histoweft.histology import image_model
+
+        pictures = image_model.read_pictures(job.input.images, job.input.masks, job.input.stains, job.input.filtered)
+        found = image_model.cross_validate(
+            spots,
+            folds,
+            pictures,
+            job.input.pretrained,
+            epochs=job.params.epochs,
+            **shared,
+        )
+    else:
+        options = evaluate.options_of_folds(job.params.network, job.input.tuned, fit.name, folds)
+        found = evaluate.cross_validate(spots, folds, options, **shared)
+    write_predictions(job.output.predictions, found)
+
+
+run(snakemake, main)
