@@ -234,6 +234,28 @@ def test_gene_channels_learn_what_the_image_shows_and_leave_the_given_network_al
     assert scale.spread[2] == 1
 
 
+def test_gene_channels_start_as_a_ridge_regression_on_what_the_last_layer_sees():
+    pictures = {"a": picture(seed=0), "b": picture(seed=1)}
+    spots, where = study(pictures)
+    goal, genes = goal_of(spots), np.array([2, 0, 5])
+    # So low a rate that nothing is learned.
+    model, _, scale = fit(build("encoder"), pictures, spots, where, goal, genes, epochs=1, lr=1e-12, seed=0)
+    found, seen = [], []
+    for name, one in pictures.items():
+        matrix = footprint_matrix(one, *where[name])
+        found.append((predict(model, one, matrix, scale) - scale.mean) / scale.spread)
+        with torch.no_grad():
+            hidden = torch.nn.functional.interpolate(model.hidden(as_images(one.rgb)), scale_factor=2)
+        flat = hidden[0, :, : one.rgb.shape[0], : one.rgb.shape[1]].flatten(1).numpy()
+        seen.append(matrix @ flat.T)
+    X, Y = np.concatenate(seen), image_model._standardise(goal, genes, spots.section)[1]
+    Z = X - X.mean(axis=0)
+    gram = Z.T @ Z
+    slope = np.linalg.solve(gram + 0.01 * np.diag(gram).mean() * np.eye(len(gram)), Z.T @ Y)
+    np.testing.assert_allclose(np.concatenate(found), Z @ slope, atol=2e-3)
+    assert np.corrcoef((Z @ slope)[:, 0], Y[:, 0])[0, 1] > 0.3
+
+
 def test_targets_are_standardised_within_sections():
     pictures = {"a": picture(seed=0), "b": picture(seed=1)}
     spots, _ = study(pictures)

@@ -26,7 +26,7 @@ def main(job):
     rgb = read_image(job.input.image)[0]
     mask, _ = read_mask(job.input.mask)
     paint.paint(
-        job.output.painted, drawn.predict, genes=genes, shape=drawn.shape, um_per_px=drawn.um_per_px,
+        job.output.painted, drawn.predict, genes=genes, shape=drawn.shape, um_per_px=drawn.um_per_px, window=256,
         mask=drawn.on_grid(mask), he=drawn.on_grid(rgb), attributes={"sample": section.name, "model": winner,
         "trained_on": meta["samples"], "unit": "log(1 + count / total x median total)"},
     )  # fmt: skip

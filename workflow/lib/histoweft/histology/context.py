@@ -34,6 +34,9 @@ POINTS = 24
 FINEST_TEXTURE_UM = 3.0
 """Textures are measured at this scale, twice and four times it; at the image's pixel where that is coarser."""
 
+MOST_PIXELS = 12_000_000
+"""Of the finest grid; the grid of a larger image is coarser, which keeps its features within 2 GB."""
+
 CLIP = 8.0
 """Standard deviations that a feature may lie from its section's mean."""
 
@@ -171,19 +174,20 @@ def _interpolation(where: slice, step: int, size: int) -> tuple[int, np.ndarray]
     return first, weights
 
 
-def grid_factor(um_per_px: float, spot_um: float, per_spot: int = PER_SPOT) -> int:
+def grid_factor(shape: tuple[int, ...], um_per_px: float, spot_um: float) -> int:
     """Return the working-image pixels that make one pixel of the finest grid.
 
     Parameters
     ----------
+    shape
+        Height and width of the working image.
     um_per_px
-        Of the working image.
+        Of it.
     spot_um
         Diameter of a spot or side of a bin, um.
-    per_spot
-        Grid pixels wanted across it.
     """
-    return max(1, round(spot_um / per_spot / um_per_px))
+    wanted = max(1, round(spot_um / PER_SPOT / um_per_px))
+    return max(wanted, math.ceil(math.sqrt(shape[0] * shape[1] / MOST_PIXELS)))
 
 
 def build(
@@ -232,7 +236,7 @@ def build(
     """
     if not mask.any():
         raise InputError.one("tissue mask", "no tissue", "at least some", "Look at the sample's contact sheet.")
-    factor = grid_factor(um_per_px, spot_um)
+    factor = grid_factor(rgb.shape, um_per_px, spot_um)
     maps = _base_maps(rgb, um_per_px, mask, stain, factor)
     if encoder is not None:
         maps = np.concatenate([maps, _encoded(rgb, mask, factor, encoder)])

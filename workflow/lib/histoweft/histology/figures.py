@@ -179,7 +179,8 @@ def composite(
 ) -> np.ndarray:
     """Lay two to four painted genes over one another as light of different colours, like immunofluorescence.
 
-    Each gene runs from black at its 2nd to full colour at its 99.5th percentile on the tissue; colours add.
+    Each gene runs from black at its median to full colour at its 99.5th percentile on the tissue; colours add, and keep
+    their hue where they would become too bright.
 
     Parameters
     ----------
@@ -219,10 +220,10 @@ def composite(
     light = np.zeros((*maps.shape[1:], 3))
     inside = np.ones(maps.shape[1:], dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
     for values, colour in zip(maps, colours):
-        low, high = _limits(values[inside], (2, 99.5))
+        low, high = _limits(values[inside], (50, 99.5))
         light += np.clip((values - low) / (high - low), 0, 1)[..., None] * np.array(to_rgb(colour))
     light[~inside] = 0
-    light = np.clip(light, 0, 1)
+    light /= np.maximum(light.max(axis=2, keepdims=True), 1)
 
     rows, cols = _tissue_box(inside)
     height, width = rows.stop - rows.start, cols.stop - cols.start

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 HELD_OUT_PART = 0
 """Inner part of the training spots that stops the training early."""
 
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1e-2
+
+_START_PENALTY = 1e-2
+"""Ridge penalty of the gene channels' first weights, as a share of the mean variance of what they look at."""
 
 _WINDOW = 1024
 """Side of the windows that a large picture is worked on in, px; a multiple of every network's stride."""
@@ -252,8 +255,11 @@ class _Batches:
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         # The global generator is what the trainer seeds for each epoch.
         for i in np.random.permutation(len(self)) if self._shuffle else range(len(self)):
-            picture, window, footprints, targets = self._all[i]
-            yield {"image": window.image(picture), "footprints": footprints, "targets": targets}
+            yield self[i]
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        picture, window, footprints, targets = self._all[i]
+        return {"image": window.image(picture), "footprints": footprints, "targets": targets}
 
 
 def fit(
@@ -311,6 +317,12 @@ def fit(
     scale
         Of its gene channels.
 
+    Notes
+    -----
+    The gene channels start as a ridge regression on what the last layer sees (a linear probe, then fine-tuning: Kumar
+    et al. 2022, doi:10.48550/arXiv.2202.10054): from random weights the loss stays at that of the mean for some hundred
+    epochs, and early stopping takes that for the end.
+
     Raises
     ------
     InputError
@@ -326,6 +338,7 @@ def fit(
     held_out = np.zeros(len(targets), dtype=bool) if patience is None else goal.parts == HELD_OUT_PART
     if held_out.all():
         raise ValueError("all training spots lie in one inner part: nothing is left to learn from")
+    # A copy: folds must not learn from one another by way of the network they start from.
     model = copy.deepcopy(model)
     model.add_gene_head(len(genes), seed)
     batches, judged = _Batches(shuffle=True), _Batches(shuffle=False)
@@ -334,13 +347,35 @@ def fit(
         own = section == number
         for store, which in ((batches, ~held_out[own]), (judged, held_out[own])):
             store.add(model, picture, matrix[which], targets[own][which])
+    _start_linear(model, batches)
     module = GeneTraining(model, lr=lr, image_weight=image_weight)
     run = training.fit(
         module, batches, judged if len(judged) else None, max_epochs=epochs, patience=patience,
         monitor="val_loss" if len(judged) else "train_loss", seed=seed, device=device, threads=threads,
-        checkpoint=checkpoint, fingerprint=_fingerprint(goal, targets, pictures),
+        checkpoint=checkpoint, fingerprint=_fingerprint(goal, targets, pictures, model),
     )  # fmt: skip
     return model, run, scale
+
+
+def _start_linear(model: PixelModel, batches: _Batches) -> None:
+    """Let the gene channels start as a ridge regression on the last layer's inputs, all pixels of its 2 x 2 alike."""
+    import torch
+
+    inputs, targets = [], []
+    with torch.inference_mode():
+        for batch in (batches[i] for i in range(len(batches))):
+            hidden = model.hidden(batch["image"])[0].flatten(1)
+            inputs.append((batch["footprints"] @ hidden.T).unflatten(0, (-1, 4)).sum(dim=1).double())
+            targets.append(batch["targets"].double())
+    X, Y = torch.cat(inputs), torch.cat(targets)
+    mean = X.mean(dim=0)
+    X = X - mean
+    gram = X.T @ X
+    penalty = _START_PENALTY * gram.diagonal().mean().clamp(min=1e-12)
+    slope = torch.linalg.solve(gram + penalty * torch.eye(len(gram)), X.T @ Y)
+    with torch.no_grad():
+        model.head.weight[:, 3:] = slope.float()[:, :, None, None]
+        model.head.bias[3:] = (Y.mean(dim=0) - mean @ slope).float()
 
 
 def _standardise(goal: Target, genes: np.ndarray, section: np.ndarray) -> tuple[Scale, np.ndarray]:
@@ -369,11 +404,13 @@ def _training_footprints(
     return pictures[name], footprint_matrix(pictures[name], np.asarray(xy)[mine], size, square)
 
 
-def _fingerprint(goal: Target, targets: np.ndarray, pictures: Mapping[str, Picture]) -> str:
+def _fingerprint(goal: Target, targets: np.ndarray, pictures: Mapping[str, Picture], model: PixelModel) -> str:
     found = hashlib.sha256(goal.fold.name.encode())
     found.update(np.ascontiguousarray(targets))
     for picture in pictures.values():
         found.update(np.ascontiguousarray(picture.rgb[::7, ::7]))
+    for weights in model.state_dict().values():
+        found.update(weights.cpu().numpy().tobytes())
     return found.hexdigest()[:16]
 
 

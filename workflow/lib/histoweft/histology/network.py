@@ -6,6 +6,7 @@ the mean over the points of its footprint, so what is learned from spots can be 
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -27,7 +28,9 @@ from histoweft.training import Run, adam, fit
 _FORMAT = "histoweft context model 1"
 _STEPS_PER_EPOCH = 20
 _HELD_OUT_POINTS = 6
-_ROWS = 65_536
+_DECAY = 0.97
+"""Of the running mean of the weights: about the last thirty steps."""
+_ROWS = 16_384
 """Pixels predicted at a time."""
 
 
@@ -52,7 +55,7 @@ class Options:
     points
         Points of each spot's footprint that a step sees.
     patience
-        Epochs (of 20 steps) without a better held-out error before training stops.
+        Epochs (of 20 steps) without a better held-out correlation before training stops.
     ridge_share
         Weight of the ridge in the mean with the networks.
     """
@@ -139,36 +142,56 @@ class Data:
 
 
 class _Fit(pl.LightningModule):
-    """Trains an ensemble; each member is judged on the spots it does not see."""
+    """Trains an ensemble; each member is judged on the spots it does not see.
+
+    What is judged and kept is a running mean of the weights (Polyak and Juditsky 1992): at a high learning rate the
+    weights of a single step are too noisy to stop at.
+    """
 
     def __init__(self, network: Ensemble, options: Options):
         super().__init__()
         self.save_hyperparameters({name: value for name, value in vars(options).items() if name != "ridge_share"})
-        self.network = network
+        self.network, self.averaged = network, copy.deepcopy(network).requires_grad_(False)
+        self._given: list[torch.Tensor] = []
+        self._wanted: list[torch.Tensor] = []
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        loss = self._errors(batch).mean()
+        loss = ((self._spots(self.network, batch["x"]) - batch["y"]) ** 2).sum(dim=-1).mean()
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=1)
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        for mean, now in zip(self.averaged.parameters(), self.network.parameters()):
+            mean.data.lerp_(now.data, min(1 - _DECAY, 1 / (1 + self.global_step / 10)) if self.global_step > 1 else 1.0)
+
     def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
-        held_out = batch["held_out"]
-        loss = (self._errors(batch) * held_out).sum() / held_out.sum().clamp(min=1)
-        self.log("val_loss", loss, batch_size=int(held_out.sum()))
+        held_out = batch["held_out"][..., None]
+        given = self._spots(self.averaged.eval(), batch["x"])
+        self._given.append((given * held_out).sum(dim=0) / held_out.sum(dim=0).clamp(min=1))
+        self._wanted.append(batch["y"])
+
+    def on_validation_epoch_end(self) -> None:
+        given, wanted = torch.cat(self._given), torch.cat(self._wanted)
+        self._given.clear()
+        self._wanted.clear()
+        self.log("val_mse", ((given - wanted) ** 2).sum(dim=1).mean())
+        given, wanted = given - given.mean(dim=0), wanted - wanted.mean(dim=0)
+        size = ((given**2).sum(dim=0) * (wanted**2).sum(dim=0)).sqrt().clamp(min=1e-9)
+        weight = wanted.var(dim=0)
+        self.log("val_pearson", ((given * wanted).sum(dim=0) / size * weight).sum() / weight.sum())
 
     def configure_optimizers(self) -> Any:
-        optimizer = adam(self.parameters(), self.hparams.learning_rate, self.hparams.weight_decay)
+        optimizer = adam(self.network.parameters(), self.hparams.learning_rate, self.hparams.weight_decay)
         cycle = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.hparams.learning_rate, total_steps=max(self.hparams.steps, 10), pct_start=0.1
         )
         return [optimizer], [{"scheduler": cycle, "interval": "step"}]
 
-    def _errors(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Squared error of each spot for each member, members x spots."""
-        x, y = batch["x"], batch["y"]
+    @staticmethod
+    def _spots(network: Ensemble, x: torch.Tensor) -> torch.Tensor:
+        """Return members x spots x outputs, the mean over the points of each spot."""
         spots, points = x.shape[-3:-1]
-        given = self.network(x.flatten(-3, -2)).unflatten(1, (spots, points)).mean(dim=2)
-        return ((given - y) ** 2).sum(dim=-1)
+        return network(x.flatten(-3, -2)).unflatten(1, (spots, points)).mean(dim=2)
 
 
 class _Batches:
@@ -257,7 +280,8 @@ def train(
     Notes
     -----
     Every member leaves one inner part out (bagging by blocks rather than by spots, whose neighbours would give them
-    away), and the epoch kept is the one with the smallest error on what was left out.
+    away), and the epoch kept is the one whose predictions of what was left out correlate best: the squared error would
+    stop long before the order of the spots is learned.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -266,10 +290,11 @@ def train(
     validation = _validation(data, options.members)
     run = fit(
         module, _Batches(data, options), validation, max_epochs=math.ceil(options.steps / _STEPS_PER_EPOCH),
-        patience=options.patience if validation else None, monitor="val_loss" if validation else "train_loss",
+        patience=options.patience if validation else None, monitor="val_pearson" if validation else "train_loss",
+        mode="max" if validation else "min",
         seed=seed, device=device, threads=threads, checkpoint=checkpoint, fingerprint=fingerprint, gradient_clip=5.0,
     )  # fmt: skip
-    return network.cpu().eval(), run
+    return module.averaged.cpu().eval(), run
 
 
 @torch.no_grad()

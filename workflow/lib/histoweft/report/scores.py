@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from typing import Any
 
 import pandas as pd
@@ -11,12 +12,53 @@ import pandas as pd
 from histoweft.metrics import read_metrics
 from histoweft.report.html import NOTHING, Html, joined, number, plain, table
 
-SMALLER_IS_BETTER = {"mse", "rmse", "ece", "seconds", "peak_mb", "euclid_voxels"}
+SMALLER_IS_BETTER = ("mse", "rmse", "ece", "seconds", "peak_mb", "euclid_voxels")
+"""Beginnings of the names of metrics."""
+
+NOT_COMPARED = re.compile(r"^(gain_|leakage_gap)|_training$|^seconds_per_epoch$")
+"""Metrics that are differences themselves, or no evidence: they stand beside no floor."""
 
 LONG_NOTE = 64
 """Characters above which a note is put below the table."""
 
 _GROUP = ["task", "sample", "protocol", "fold", "metric"]
+
+FROM_IMAGE = "expression_from_histology"
+"""Task of the histology stage."""
+
+BAR, CEILING, PRIMARY = "bar:ensemble", "ceiling:thinning", "pearson_top50"
+
+METHODS = {
+    "floor:mean": "every spot is given the mean of the training spots",
+    "floor:library_size": "told the spot's total count, which no image gives",
+    "floor:coordinates": "mean of the nearest training spots by position, no image",
+    "floor:ridge_patch": "ridge regression on colour and texture under the spot",
+    "floor:ridge_context": "ridge regression on the same image features as the networks",
+    BAR: "mean of a ridge, a perceptron and boosted trees on the same image features",
+    "autoencoder": "the four-layer convolutional autoencoder with gene channels, the reference",
+    "context": "networks and a ridge on the image, from the spot to its wide surroundings",
+    "context_serial": "the image, and what other sections measured at the same registered position",
+    CEILING: "the most that the noise of the counts leaves to be explained",
+}
+"""Methods of predicting expression from the H&E -> what they are, for people."""
+
+HELD_OUT = {
+    "section": "whole sections",
+    "patient": "whole patients",
+    "block": "blocks of a section",
+    "random": "random spots (leaks)",
+}
+
+_ORDER = {"floor": 0, "bar": 1, "": 2, "ceiling": 3}
+"""Kinds of methods, in the order of the table."""
+
+_COLUMNS = {
+    PRIMARY: "r, top 50 genes",
+    "pearson_all": "r, all genes",
+    "pearson_top50_depth": "r, top 50, depth removed",
+    "share_better_all": "genes better than chance, %",
+    "mse_ratio_top50": "error, % of the mean's",
+}
 
 
 def read_scores(path: str | os.PathLike) -> pd.DataFrame:
@@ -29,6 +71,13 @@ def is_floor(method: str) -> bool:
     return method.startswith("floor:")
 
 
+def named(method: str, *more: str) -> Html:
+    """Return a method without its prefix, and tags: what the prefix says (floor, bar, ceiling) and `more`."""
+    kind, name = _kind(method)
+    tags = [Html(' <span class="tag">{}</span>').format(tag) for tag in (kind, *more) if tag]
+    return joined([name, *tags])
+
+
 def against_floor(value: float, floors: list[float], metric: str) -> tuple[float, str] | None:
     """Compare a score with the best floor.
 
@@ -39,7 +88,7 @@ def against_floor(value: float, floors: list[float], metric: str) -> tuple[float
     floors = [floor for floor in floors if not math.isnan(floor)]
     if not floors or math.isnan(value):
         return None
-    smaller = metric in SMALLER_IS_BETTER
+    smaller = metric.startswith(SMALLER_IS_BETTER)
     difference = value - (min(floors) if smaller else max(floors))
     if abs(difference) < 5e-4 * max(abs(value), 1e-9):
         return difference, "equal"
@@ -91,9 +140,7 @@ def _note(row: dict[str, Any], notes: dict[str, int]) -> Html | str:
 
 
 def _row(row: dict[str, Any], floors: list[float], notes: dict[str, int]) -> list[Any]:
-    method = Html("{}").format(row["method"])
-    if is_floor(row["method"]):
-        method = joined([row["method"].removeprefix("floor:"), Html(' <span class="tag">floor</span>')])
+    if is_floor(row["method"]) or row["method"] == CEILING or NOT_COMPARED.search(row["metric"]):
         beside: Any = NOTHING
     else:
         found = against_floor(row["value"], floors, row["metric"])
@@ -105,7 +152,7 @@ def _row(row: dict[str, Any], floors: list[float], notes: dict[str, int]) -> lis
         row["sample"],
         f"{row['protocol']}{fold}",
         row["metric"],
-        method,
+        named(row["method"]),
         row["value"],
         interval,
         beside,
@@ -119,3 +166,63 @@ def _words(difference: float, verdict: str) -> str:
         return "the same"
     sign = "+" if difference > 0 else "−"
     return f"{sign}{plain(float(f'{abs(difference):.3g}'))}, {verdict}"
+
+
+def without_parts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the rows of single folds and sections wherever the mean over all of them has a row as well."""
+    key = ["task", "method", "protocol", "metric"]
+    whole = (frame["sample"] == "all") & (frame["fold"] == "all")
+    covered = pd.MultiIndex.from_frame(frame[key]).isin(pd.MultiIndex.from_frame(frame.loc[whole, key]))
+    return frame.loc[whole | ~covered]
+
+
+def from_image(frame: pd.DataFrame, sample: str = "all") -> pd.DataFrame:
+    """Return what the histology stage scored, a row for each protocol, method and metric.
+
+    Parameters
+    ----------
+    frame
+        Metrics table.
+    sample
+        A sample, or ``all``: the mean over all of them.
+    """
+    key = ["protocol", "method", "metric", "note"]
+    own = frame.loc[(frame["task"] == FROM_IMAGE) & (frame["sample"] == sample)]
+    # A section that was held out whole has one fold and no mean over folds.
+    single = own.loc[own["fold"] != "all"].drop_duplicates(key, keep=False)
+    return pd.concat([own.loc[own["fold"] == "all"], single]).drop_duplicates(key)
+
+
+def image_table(frame: pd.DataFrame, sample: str = "all") -> Html:
+    """Return methods by protocols: floors by rising correlation, the bar, models, the ceiling.
+
+    Parameters
+    ----------
+    frame, sample
+        See `from_image`.
+    """
+    found = from_image(frame, sample)
+    rows, kinds = [], []
+    for protocol in sorted(found["protocol"].unique(), key=[*HELD_OUT].index):
+        group = found.loc[(found["protocol"] == protocol) & found["metric"].isin(_COLUMNS)]
+        primary = group.loc[group["metric"] == PRIMARY].set_index("method")
+        values = group.pivot_table(index="method", columns="metric", values="value").reindex(columns=list(_COLUMNS))
+        values[["share_better_all", "mse_ratio_top50"]] *= 100
+        ranked = sorted(primary.index, key=lambda method: (_ORDER[_kind(method)[0]], primary["value"][method]))
+        for at, method in enumerate(ranked):
+            row = primary.loc[method]
+            tags = [tag for tag, word in (("default", "default"), ("oracle", "told")) if word in row["note"].split()]
+            first, *others = values.loc[method]
+            held_out = HELD_OUT[protocol] if at == 0 else ""
+            interval = NOTHING if math.isnan(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}"
+            rows.append([held_out, named(method, *tags), METHODS.get(method, ""), first, interval, *others])
+            kinds.append(" ".join(filter(None, ["group" if at == 0 else "", "floor" if is_floor(method) else ""])))
+    first, *others = _COLUMNS.values()
+    columns = ["Held out", "Method", "What it is", first, "95 % interval", *others]
+    return table(columns, rows, row_kinds=kinds, empty="Nothing was held out, so nothing was scored.")
+
+
+def _kind(method: str) -> tuple[str, str]:
+    """Split a method into floor, bar, ceiling or nothing, and its name."""
+    kind, _, name = method.partition(":")
+    return (kind, name) if kind in _ORDER else ("", method)
