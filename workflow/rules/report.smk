@@ -75,6 +75,7 @@ rule assemble:
 
 rule report_sample:
     input:
+        unpack(sample_histology),
         notebook=str(REPOSITORY / "workflow" / "notebooks" / "sample.ipynb"),
         captions=captions(
             "qc_figure",
@@ -86,6 +87,10 @@ rule report_sample:
             "markers_figure",
             "markers_table",
             "metrics_table",
+            "tiles_figure",
+            "painted_figure",
+            "composite_figure",
+            "histology_table",
         ),
         counts=rules.ingest_counts.output.counts,
         warnings=rules.ingest_counts.output.warnings,
@@ -123,7 +128,7 @@ rule report_sample:
         mem_mb=memory(1500),
         runtime=20,
     params:
-        config={key: study.config[key] for key in ("study", "title", "seed", "ingest", "expression")},
+        config=sample_settings,
         library=library("report/report_sample"),
     message:
         "Page of {wildcards.sample}"
@@ -133,7 +138,7 @@ rule report_sample:
 
 rule report_study:
     input:
-        unpack(lambda wildcards: integration_outputs()),
+        unpack(lambda wildcards: integration_outputs() | histology_outputs()),
         notebook=str(REPOSITORY / "workflow" / "notebooks" / "study.ipynb"),
         captions=captions(
             "qc_table",
@@ -142,6 +147,12 @@ rule report_study:
             "integration_scores",
             "integration_umaps",
             "integration_effect",
+            "histology_table",
+            "histology_scores",
+            "overfit_figure",
+            "reconstruction_figure",
+            "pretraining_figure",
+            "registration_table",
         ),
         pages=expand(rules.report_sample.output.page, sample=study.samples),
         facts=expand(rules.report_sample.output.facts, sample=study.samples),

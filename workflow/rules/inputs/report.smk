@@ -37,3 +37,43 @@ def integration_outputs():
         "verdict": score.verdict,
         "integration": [score.scores, score.umaps, score.effect],
     }
+
+
+def sample_histology(wildcards):
+    """Return what a sample's page shows of its image and its painted genes, nothing without an image."""
+    if wildcards.sample not in IMAGED:
+        return {}
+    figures = rules.paint_figure.output
+    found = {
+        "stain": rules.tile.output.stain,
+        "painted": rules.paint.output.painted,
+        "histology_figures": [rules.tile.output.figure, figures.painted, figures.composite],
+    }
+    return found | ({"histology_metrics": rules.histology_summary.output.metrics} if SCORED else {})
+
+
+def sample_settings(wildcards):
+    """Return the part of the config that a sample's page tells of."""
+    names = ["study", "title", "seed", "ingest", "expression"]
+    names += ["histology"] if wildcards.sample in IMAGED else []
+    return {name: study.config[name] for name in names}
+
+
+def histology_outputs():
+    """Return what the study page shows of the models that predict expression, nothing where no sample has an image."""
+    if not IMAGED:
+        return {}
+    networks = ["encoder"] if HISTOLOGY["encoder"] == "pretrained" else []
+    networks += ["autoencoder"] if SCORED and "autoencoder" in MODELS else []
+    pretrained = rules.pretrain.output
+    figures = [str(path).format(network=name) for name in networks for path in (pretrained.figure, pretrained.curve)]
+    found = {}
+    if SCORED:
+        summary = rules.histology_summary.output
+        figures = [summary.scores, summary.overfit, *figures]
+        found["histology_verdict"] = summary.verdict
+    if figures:
+        found["histology_figures"] = figures
+    if SERIAL and any(FITS[name].kind == plan.ACROSS for name in SCORED):
+        found["registration"] = rules.register.output.table
+    return found

@@ -239,7 +239,7 @@ def build(
     factor = grid_factor(rgb.shape, um_per_px, spot_um)
     maps = _base_maps(rgb, um_per_px, mask, stain, factor)
     if encoder is not None:
-        maps = np.concatenate([maps, _encoded(rgb, mask, factor, encoder)])
+        maps = np.concatenate([maps, _encoded(rgb, mask, stain, factor, encoder)])
     tissue = _mean_over(mask.astype(np.float32), factor)
     _standardise(maps, tissue)
     edge = _edge_um(tissue, um_per_px * factor)
@@ -254,17 +254,23 @@ def _base_maps(rgb: np.ndarray, um_per_px: float, mask: np.ndarray, stain: Stain
     margin = math.ceil(4 * sigma * 4 + 1)
     maps = np.empty((len(BASE), *(size // factor for size in rgb.shape[:2])), dtype=np.float32)
     for strip, inner, to in _strips(rgb.shape, factor, margin):
-        for channel, image in enumerate(_channels(np.ascontiguousarray(rgb[strip]), mask[strip], stain, sigma)):
+        cut_out = _on_glass(rgb[strip], mask[strip], stain)
+        for channel, image in enumerate(_channels(cut_out, mask[strip], stain, sigma)):
             maps[channel, to] = _mean_over(image[inner], factor)
     return maps
 
 
-def _encoded(rgb: np.ndarray, mask: np.ndarray, factor: int, encoder: Encoder) -> np.ndarray:
+def _encoded(rgb: np.ndarray, mask: np.ndarray, stain: Stain, factor: int, encoder: Encoder) -> np.ndarray:
     maps = np.empty((len(encoder.names), *(size // factor for size in rgb.shape[:2])), dtype=np.float32)
     for strip, inner, to in _strips(rgb.shape, factor, encoder.margin):
-        found = encoder.encode(np.ascontiguousarray(rgb[strip]), strip.start, mask[strip])
+        found = encoder.encode(_on_glass(rgb[strip], mask[strip], stain), strip.start, mask[strip])
         maps[:, to] = _mean_over(found[:, inner], factor)
     return maps
+
+
+def _on_glass(rgb: np.ndarray, mask: np.ndarray, stain: Stain) -> np.ndarray:
+    """Put clear glass around the tissue, so that no filter reads what lies there (a black mask, ink, another piece)."""
+    return np.where(mask[..., None], rgb, np.rint(stain.background).astype(np.uint8))
 
 
 def _strips(shape: tuple[int, ...], factor: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -319,10 +325,13 @@ def _standardise(maps: np.ndarray, tissue: np.ndarray) -> None:
 
 
 def _edge_um(tissue: np.ndarray, grid_um: float) -> np.ndarray:
-    """Return the distance of each grid pixel to the tissue's edge, um, at a resolution that stays cheap."""
+    """Return the distance of each grid pixel to the tissue's edge, um; far inside where no edge is on the image."""
     from scipy.ndimage import distance_transform_edt
 
-    return (distance_transform_edt(tissue > 0.5) * grid_um).astype(np.float32)
+    inside = tissue > 0.5
+    if inside.all():
+        return np.full(tissue.shape, max(_REACH_UM), dtype=np.float32)
+    return (distance_transform_edt(inside) * grid_um).astype(np.float32)
 
 
 def _levels(maps: np.ndarray, tissue: np.ndarray, factor: int, n: int) -> Iterator[Level]:
@@ -377,7 +386,7 @@ def load(path: str | os.PathLike) -> Context:
         ]
         edge = np.load(path / "edge.npy", mmap_mode="r")
         return Context(levels, edge, facts["um_per_px"], tuple(facts["names"]))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         hint = "Delete the folder and run again: Snakemake makes it anew."
         raise InputError.one(path, error, "the image features of a sample", hint) from error
 

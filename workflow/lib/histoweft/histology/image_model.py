@@ -36,7 +36,7 @@ _START_PENALTY = 1e-2
 """Ridge penalty of the gene channels' first weights, as a share of the mean variance of what they look at."""
 
 _WINDOW = 1024
-"""Side of the windows that a large picture is worked on in, px; a multiple of every network's stride."""
+"""Side of the parts that a large picture is worked on in, px, at most; what they depend on around them comes on top."""
 
 _LEAST = 16
 """Side of a picture, px, at least: the similarity looks at 11."""
@@ -117,8 +117,8 @@ def crop_to_tissue(
     for pixels, centres, side in zip(there, xy_px.T[1::-1], rgb.shape):
         low = np.concatenate([pixels[:1], np.floor(centres - size_px / 2)])
         high = np.concatenate([pixels[-1:] + 1, np.ceil(centres + size_px / 2)])
-        ends = np.clip([low.min(initial=side) - margin, high.max(initial=0) + margin], 0, side).astype(int)
-        area.append(slice(*ends))
+        ends = np.clip([low.min(initial=side) - margin, high.max(initial=0) + margin], 0, side)
+        area.append(slice(*map(int, ends)))
     height, width = (max(0, one.stop - one.start) for one in area)
     if min(height, width) < _LEAST:
         hint = "Do image and positions fit, and is the size in um right?"
@@ -204,7 +204,10 @@ def _windows(model: PixelModel, picture: Picture, matrix: sp.csr_matrix) -> list
         return [_Window(slice(0, height), slice(0, width), np.arange(matrix.shape[0]), matrix)]
     y, x = np.divmod(matrix.indices, width)
     first, last = ([end.reduceat(at, matrix.indptr[:-1]) for at in (y, x)] for end in (np.minimum, np.maximum))
-    cell = (first[0] + last[0]) // 2 // _WINDOW * (width // _WINDOW + 1) + (first[1] + last[1]) // 2 // _WINDOW
+    middle = [(low + high) // 2 for low, high in zip(first, last)]
+    # Cells of equal size: a sliver would count as much as a whole window in training.
+    down, across = (-(-side // _WINDOW) for side in (height, width))
+    cell = middle[0] * down // height * across + middle[1] * across // width
     found = []
     for number in np.unique(cell):
         spots = np.flatnonzero(cell == number)

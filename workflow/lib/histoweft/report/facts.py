@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -49,6 +50,7 @@ def sample_facts(
     metrics: str | os.PathLike,
     warnings: str | os.PathLike,
     resolution: float,
+    stain: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Gather what the pages say about a sample.
 
@@ -64,6 +66,8 @@ def sample_facts(
         Text, a warning each line.
     resolution
         The Leiden resolution in use.
+    stain
+        What the rule ``tile`` found in the section's image; None where there is no image to learn from.
 
     Returns
     -------
@@ -95,8 +99,18 @@ def sample_facts(
     facts["stability"] = _records(pd.read_csv(stability, sep="\t"))
     facts["label_ari"] = label_agreement(pd.read_csv(metrics, sep="\t"))
     facts["unit"] = unit(facts["platform"])
+    facts["histology"] = None if stain is None else _of_image(stain)
     facts["warnings"] = _lines(warnings) + own_warnings(facts)
+    if stain is not None:
+        facts["warnings"] += facts["histology"]["warnings"]
     return facts
+
+
+def _of_image(stain: str | os.PathLike) -> dict[str, Any]:
+    """Return the rates and warnings of a section's image."""
+    found = json.loads(Path(stain).read_text(encoding="utf-8"))
+    rates = ("um_per_px", "tissue", "spots_outside", "n_tiles", "n_kept", "blank_rate", "blurred_rate")
+    return {name: _known(found[name]) for name in rates} | {"warnings": [portable(text) for text in found["warnings"]]}
 
 
 def _known(value: Any) -> float | None:

@@ -12,13 +12,30 @@ from histoweft.report.facts import PLATFORMS
 from histoweft.report.html import plain
 
 REFERENCES = {
+    "Spearman, 1910": (
+        "Spearman C. Correlation calculated from faulty data. British Journal of Psychology 3:271 (1910)",
+        "10.1111/j.2044-8295.1910.tb00206.x",
+    ),
     "Hubert and Arabie, 1985": (
         "Hubert L, Arabie P. Comparing partitions. Journal of Classification 2:193 (1985)",
         "10.1007/BF01908075",
     ),
+    "Künsch, 1989": (
+        "Künsch HR. The jackknife and the bootstrap for general stationary observations. Ann Statist 17:1217 (1989)",
+        "10.1214/aos/1176347265",
+    ),
     "Benjamini and Hochberg, 1995": (
         "Benjamini Y, Hochberg Y. Controlling the false discovery rate. J R Stat Soc B 57:289 (1995)",
         "10.1111/j.2517-6161.1995.tb02031.x",
+    ),
+    "Wang et al., 2004": (
+        "Wang Z, Bovik AC, Sheikh HR, Simoncelli EP. Image quality assessment: from error visibility to structural "
+        "similarity. IEEE Trans Image Process 13:600 (2004)",
+        "10.1109/TIP.2003.819861",
+    ),
+    "Macenko et al., 2009": (
+        "Macenko M et al. A method for normalizing histology slides for quantitative analysis. ISBI 2009:1107",
+        "10.1109/ISBI.2009.5193250",
     ),
     "Dong et al., 2011": (
         "Dong W, Moses C, Li K. Efficient k-nearest neighbor graph construction for generic similarity measures. "
@@ -90,6 +107,7 @@ PACKAGES = {
     "host": ["snakemake"],
     "expression": ["numpy", "scipy", "pandas", "scikit-learn", "igraph", "umap-learn", "pynndescent", "scanpy"],
     "integration": ["harmonypy", "scvi-tools", "torch", "scib-metrics"],
+    "histology": ["torch", "pytorch-lightning", "timm", "zarr"],
     "report": ["anndata", "h5py", "matplotlib", "tifffile", "papermill", "nbconvert"],
 }
 """Packages whose versions a study states, under the environment that runs them."""
@@ -186,6 +204,9 @@ def methods(
     _markers(text)
     if len(samples) > 1:
         _integration(text, config["integration"], samples)
+    imaged = [facts for facts in samples if facts.get("histology")]
+    if imaged:
+        _histology(text, config["histology"], imaged)
     text.say(f"All random steps used the seed {config['seed']}.")
     names = ("numpy", "scipy", "pandas", "matplotlib")
     tools = [text.tool(name) for name in names if name in versions]
@@ -347,4 +368,119 @@ def _integration(text: _Text, integration: dict[str, Any], samples: Sequence[dic
     text.say(
         f"Batch mixing and conservation of structure were scored on the same {_units(samples)} with "
         f"{text.tool('scib-metrics')} ({text.cite('Luecken et al., 2022')}; total = 0.4 mixing + 0.6 conservation)."
+    )
+
+
+def _histology(text: _Text, histology: dict[str, Any], samples: Sequence[dict[str, Any]]) -> None:
+    """Say how expression was predicted from the images of `samples`, and how that was judged."""
+    tiles, n = histology["tiles"], len(samples)
+    text.say(
+        f"Gene expression was predicted from the H&E image{'s' if n > 1 else ''} of {_count(n)} "
+        f"section{'s' if n > 1 else ''}: the tissue was told from the slide, its haematoxylin and eosin were separated "
+        f"({text.cite('Macenko et al., 2009')}), and tiles of {plain(tiles['tile_um'])} µm, overlapping by "
+        f"{plain(tiles['overlap_um'])} µm, counted as blank below {100 * tiles['min_tissue']:.3g} % tissue and as "
+        f"blurred below {100 * tiles['blur']:.3g} % of the section's median focus."
+    )
+    _image_model(text, histology, samples)
+    if _protocols(text, histology, samples):
+        _scoring(text, histology["all_share"])
+    painted = f"The genes {', '.join(histology['paint'])}" if histology["paint"] else "The marker genes of all sections"
+    text.say(f"{painted} were painted onto every pixel of the tissue by models trained on all {_units(samples)}.")
+
+
+def _image_model(text: _Text, histology: dict[str, Any], samples: Sequence[dict[str, Any]]) -> None:
+    network, units, one = histology["network"], _units(samples), _one(_units(samples))
+    encoder = histology["encoder"]
+    added = ""
+    if encoder == "pretrained":
+        pretrain = histology["pretrain"]
+        text.say(
+            "A convolutional encoder was first trained to give back stain-normalised crops "
+            f"of {pretrain['crop']} pixels from the tiles of all sections (structural similarity, "
+            f"{text.cite('Wang et al., 2004')}, and absolute differences; at most {pretrain['epochs']} epochs)."
+        )
+        added = ", the channels of this encoder"
+    elif encoder != "none":
+        name = encoder.removeprefix("timm:").partition("@")[0]
+        added = f", the channels of the pretrained encoder {name} ({text.tool('timm')})"
+    text.say(
+        f"Optical and stain densities, texture at three scales{added} and the distance to the tissue's edge were "
+        f"averaged, over tissue only, onto a grid of at best one sixteenth of a {one}'s size and onto seven grids each "
+        "twice as coarse as the one before, so that every pixel is described by its surroundings at all scales."
+    )
+    size = histology["footprint_um"]
+    sizes = {facts.get("spot_diameter_um") for facts in samples}
+    if size is None and len(sizes) == 1 and None not in sizes:
+        size = sizes.pop()
+    of = f" of {plain(size)} µm" if size else ""
+    text.say(
+        f"The expression of a {one}, log(1 + x) of its counts scaled to the median total of the {units} trained on, "
+        f"compressed to 40 principal components, was predicted as the mean over its footprint{of} of what "
+        f"{network['members']} multilayer perceptrons ({network['layers']} hidden layers of {network['hidden']} units, "
+        f"dropout {plain(network['dropout'])}; AdamW, at most {network['steps']} steps of {network['batch']} {units}, "
+        "each stopped early on a contiguous part of the training data that it did not see; "
+        f"{text.tool('torch', 'PyTorch')}, {text.tool('pytorch-lightning', 'Lightning')}) and, with a weight of "
+        f"{plain(network['ridge_share'])}, a ridge regression give for its pixels."
+    )
+    if histology["tune"]:
+        tuned = ", ".join(f"{name} ({', '.join(map(plain, values))})" for name, values in histology["tune"].items())
+        text.say(f"Of these settings, {tuned} were chosen on inner folds of the training {units}.")
+    if "autoencoder" in (histology["model"], *histology["compare"]):
+        text.say(
+            "For comparison, a four-layer convolutional autoencoder with gene channels was trained to give back the "
+            f"image (structural similarity, {text.cite('Wang et al., 2004')}) and then the image and the genes, "
+            f"at most {histology['autoencoder_epochs']} epochs."
+        )
+
+
+def _protocols(text: _Text, histology: dict[str, Any], samples: Sequence[dict[str, Any]]) -> bool:
+    """Say what was held out; return whether anything was."""
+    units, folds = _units(samples), histology["folds"]
+    patients = {facts["patient"] for facts in samples}
+    by_patient = 1 < len(patients) < len(samples)
+    groups, what = (len(patients), "patient") if by_patient else (len(samples), "section")
+    said = []
+    for protocol in histology["protocols"]:
+        if protocol == "across" and groups > 1:
+            shares = f"every {what} in turn" if groups <= folds else f"the {what}s in {_count(folds)} groups"
+            said.append((protocol, shares))
+        elif protocol == "block":
+            buffer = f", without the {units} nearer to it than {plain(histology['buffer_spots'])} times their distance"
+            said.append((protocol, f"each of {_count(folds)} contiguous blocks of every section, trained on its rest"
+                         + (buffer if histology["buffer_spots"] else "")))  # fmt: skip
+        elif protocol == "random":
+            said.append((protocol, f"{units} at random, which leaks and served only to show by how much"))
+    if said:
+        text.say(f"Models were judged on {units} they had not seen, holding out {'; and '.join(s for _, s in said)}.")
+    if any(protocol == "across" for protocol, _ in said) and histology["register"] != "none":
+        which = "of the study" if histology["register"] == "study" else "of the same patient"
+        text.say(
+            f"Serial sections {which} were laid onto one another by their image features alone (a rotation, where "
+            "needed a reflection, and an affine refinement), so that models could also start from what the other "
+            "sections measured at the registered position."
+        )
+    return bool(said)
+
+
+def _scoring(text: _Text, all_share: float) -> None:
+    text.say(
+        "Pearson's r of each gene was computed inside each held-out section or block and averaged, never pooled, over "
+        "the 50 genes of largest variance of analytic Pearson residuals "
+        f"({text.cite('Lause et al., 2021')}), over markers of k-means clusters, and over all genes found in at least "
+        f"{100 * all_share:.3g} % of the training data, each set chosen on training data; also after the "
+        "logarithm of the total count was regressed out of both sides, with the squared error as a share of that of "
+        "the training mean, and with the share of genes above the 95 % point of r under permutation."
+    )
+    text.say(
+        "Beside the models stand, on the same folds, the training mean, the total count (an oracle), the nearest "
+        "training data by position, ridge regressions on colour and texture with and without their surroundings, "
+        "and, as the bar, the mean of a ridge regression, a perceptron and boosted trees on the same features."
+    )
+    text.say(
+        "The ceiling is the square root of the reliability of the measured expression, from halving the counts "
+        f"binomially and stepping up to full depth ({text.cite('Spearman, 1910')})."
+    )
+    text.say(
+        "Intervals of 95 % come from a bootstrap over genes and folds; those of differences between methods from a "
+        f"bootstrap of contiguous patches ({text.cite('Künsch, 1989')}), the same for both."
     )

@@ -30,7 +30,7 @@ from histoweft.report.html import (
 from histoweft.report.methods import installed_versions
 
 REPOSITORY = Path(__file__).resolve().parents[4]
-_SETTINGS = ("seed", "ingest", "expression")
+_SETTINGS = ("seed", "ingest", "expression", "histology")
 
 
 def write(
@@ -50,7 +50,8 @@ def write(
     ----------
     inputs
         Paths: counts, filtered, clusters, qc, stability, metrics, warnings, top_markers, and figures (a list of
-        pngs, known by their stems).
+        pngs, known by their stems); for a section with an image also stain, painted (the store), histology_figures
+        (likewise) and, where models were scored, histology_metrics.
     captions
         The .rst files of what is shown, known by their stems.
     config
@@ -61,15 +62,17 @@ def write(
         The notebook; the facts, its executed copy and the page that are written.
     """
     names = ("counts", "filtered", "clusters", "qc", "stability", "metrics", "warnings")
-    facts = sample_facts(**{name: inputs[name] for name in names}, resolution=config["expression"]["resolution"])
+    facts = sample_facts(**{name: inputs[name] for name in names}, resolution=config["expression"]["resolution"],
+                         stain=inputs.get("stain"))  # fmt: skip
     facts["sample"] = sample
     Path(facts_path).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     parameters = {
         "facts": facts,
-        "figures": {Path(path).stem: str(path) for path in inputs["figures"]},
+        "figures": {Path(path).stem: str(path) for path in [*inputs["figures"], *inputs.get("histology_figures", [])]},
         "tables": {name: str(inputs[name]) for name in ("top_markers", "metrics")},
+        "histology": {name: str(inputs.get(name) or "") for name in ("painted", "histology_metrics")},
         "captions": {Path(path).stem: caption_text(path, sample) for path in captions},
-        "settings": portable_values({name: config[name] for name in _SETTINGS}),
+        "settings": portable_values({name: config[name] for name in _SETTINGS if name in config}),
         "versions": installed_versions(REPOSITORY / "envs"),
     }
     study = config["title"] or config["study"]
@@ -227,6 +230,87 @@ def markers(facts: dict[str, Any], tables: dict[str, str], figures: dict[str, st
         table(columns, rows, row_kinds=kinds, tall=len(rows) > 24, empty="No markers: there is one cluster only."),
         caption(captions["markers_table"]),
     )
+
+
+def histology(
+    facts: dict[str, Any], made: Mapping[str, str], figures: dict[str, str], captions: dict[str, str]
+) -> Html:
+    """Return the tiles, how well expression was predicted and the painted genes; nothing for a sample without image.
+
+    Parameters
+    ----------
+    facts, figures, captions
+        As for all parts.
+    made
+        ``painted``: path of the store of painted genes; ``histology_metrics``: table of scores, empty without one.
+    """
+    found = facts["histology"]
+    if not found:
+        return Html("")
+    name = facts["sample"]
+    pictures = {
+        "tiles": f"The section {name} with its tissue and tiles, and examples of tiles",
+        "painted": f"Genes of {name}, measured in spots and painted onto the tissue",
+        "composite": f"A few painted genes of {name} in one picture, beside the H&E",
+    }
+    tiles, painted, composite = (_figure(key, alt, figures, captions) for key, alt in pictures.items())
+    noticed = [remark(text) for text in found["warnings"]]
+    return section(
+        "Expression from the H&E",
+        key_numbers(_of_image(found, facts["unit"])),
+        notice("warning", "The image deserves a look", noticed) if noticed else "",
+        tiles,
+        Html("<h3>How far to trust the maps of this section</h3>"),
+        *_held_out(name, made["histology_metrics"], captions),
+        painted,
+        composite,
+        Html("<h3>Open the maps</h3>"),
+        *_how_to_open(made["painted"]),
+    )
+
+
+def _of_image(found: dict[str, Any], units: str) -> list[tuple[str, str, str]]:
+    tiles = found["n_tiles"]
+    entries = [
+        ("µm per pixel of the image", number(found["um_per_px"]), ""),
+        ("Tissue", percent(found["tissue"], 1), "of the image"),
+        ("Tiles kept", number(found["n_kept"]), f"of {number(tiles)}"),
+        ("Blank tiles", percent(found["blank_rate"], 1), "of all"),
+    ]
+    if found["blurred_rate"] is None:
+        entries.append(("Blurred tiles", "–", "image too coarse"))
+    else:
+        entries.append(("Blurred tiles", percent(found["blurred_rate"], 1), "of those with tissue"))
+    if found["spots_outside"] is not None:
+        entries.append((f"{units.capitalize()} off the tissue", percent(found["spots_outside"], 1), ""))
+    return entries
+
+
+def _held_out(sample: str, metrics: str, captions: dict[str, str]) -> list[Html]:
+    from histoweft.report.scores import image_table, read_scores
+
+    if not metrics:
+        text = "No spots were held out (histology.protocols is empty), so nothing says what the maps are worth."
+        return [paragraph(text)]
+    return [image_table(read_scores(metrics), sample), caption(captions["histology_table"])]
+
+
+def _how_to_open(path: str) -> list[Html]:
+    lines = [
+        "import spatialdata",
+        "from napari_spatialdata import Interactive",
+        f'sdata = spatialdata.read_zarr("{path}")',
+        'genes = spatialdata.get_pyramid_levels(sdata.images["expression"], n=0)  # genes x height x width, finest',
+        "Interactive(sdata).run()  # napari, the genes over the H&E",
+    ]
+    return [
+        paragraph(
+            "The store holds all painted genes, the H&E and the tissue in the same pixels and in micrometres "
+            "(OME-Zarr, laid out for SpatialData). With the packages spatialdata and napari-spatialdata, in the folder "
+            "in which the workflow ran:"
+        ),
+        Html("<pre><code>{}</code></pre>").format("\n".join(lines)),
+    ]
 
 
 def scores(tables: dict[str, str], captions: dict[str, str]) -> Html:

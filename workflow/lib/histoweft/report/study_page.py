@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from histoweft.report.html import (
     portable_values,
     remark,
     section,
+    slug,
     table,
     thumbnail,
 )
@@ -32,6 +34,9 @@ from histoweft.report.methods import REFERENCES, installed_versions, methods
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 """Folder of the workflow: lock files and the git commit are read there."""
+
+FROM_IMAGE_TITLE = "Expression from the H&E"
+"""Section of the pages on the histology stage."""
 
 COMMAND_VARIABLE = "HISTOWEFT_COMMAND"
 """Environment variable in which the Snakefile leaves the command that was typed."""
@@ -41,6 +46,36 @@ _INTEGRATION_ALT = {
     "umaps": "UMAP of all sections before and after integration, coloured by section and by joint cluster",
     "section_effect": "How much the sections differ before and after integration",
 }
+
+_HISTOLOGY_FIGURES = {
+    "scores": ("histology_scores", "Held-out correlation of each method, floors, bar and ceiling beside the models"),
+    "overfit": ("overfit_figure", "Correlation on training spots and on held-out spots, side by side"),
+    "encoder_reconstruction": ("reconstruction_figure", "A section and what the encoder gives back of it"),
+    "encoder_training": ("pretraining_figure", "Course of the encoder's pretraining"),
+    "autoencoder_reconstruction": ("reconstruction_figure", "A section and what the autoencoder gives back of it"),
+    "autoencoder_training": ("pretraining_figure", "Course of the autoencoder's pretraining"),
+}
+"""Stem of the picture -> caption, and what it shows for those who cannot see it."""
+
+_HELD_OUT = {
+    "section": (
+        "Whole sections held out",
+        "every section was predicted by models that had learned from the other sections only. This is what to expect "
+        "of a new section of the same kind of tissue, stained and scanned alike.",
+    ),
+    "patient": (
+        "Whole patients held out",
+        "all sections of a patient were predicted by models that had learned from other patients only. This is what "
+        "to expect of a new patient.",
+    ),
+    "block": (
+        "Blocks inside a section held out",
+        "every section was cut into contiguous blocks, and each block was predicted by models that had learned from "
+        "the rest of the same section, without the spots around the block. This is what to expect of a part of a "
+        "section that was not measured.",
+    ),
+}
+"""Protocol -> heading, and what it means."""
 
 
 def write(
@@ -59,8 +94,9 @@ def write(
     Parameters
     ----------
     inputs
-        Paths: facts and clusters (lists, in the order of `samples`), metrics, and where the study was integrated
-        verdict and integration (a list of pngs, known by their stems).
+        Paths: facts and clusters (lists, in the order of `samples`), metrics; where the study was integrated
+        verdict and integration (a list of pngs, known by their stems); where expression was predicted from images
+        histology_figures (likewise), histology_verdict and registration, as far as they were made.
     captions
         The .rst files of what is shown, known by their stems.
     config
@@ -82,6 +118,11 @@ def write(
         "metrics": str(inputs["metrics"]),
         "verdict": str(inputs.get("verdict") or ""),
         "figures": {Path(path).stem: str(path) for path in inputs.get("integration") or []},
+        "histology": {
+            "verdict": str(inputs.get("histology_verdict") or ""),
+            "registration": str(inputs.get("registration") or ""),
+            "figures": {Path(path).stem: str(path) for path in inputs.get("histology_figures") or []},
+        },
         "captions": {Path(path).stem: caption_text(path) for path in captions},
         "methods_text": paragraph_text,
         "cited": cited,
@@ -161,11 +202,15 @@ def _summary(config: dict[str, Any], facts: list[dict[str, Any]]) -> str:
         others = [names.get(m, m) for m in config["integration"]["methods"] if m != "none"]
         text += "; the sections were then joined"
         text += f" by {' and '.join(others)} and compared with doing nothing" if others else " without correction"
+    painted = sum(bool(f.get("histology")) for f in facts)
+    if painted:
+        every = "every pixel of the H&E" if painted == n else f"the H&E of {painted} of them"
+        text += f". Gene expression was predicted from the image and painted onto {every}"
     return f"{text}. Everything random used seed {config['seed']}."
 
 
-def warnings(facts: list[dict[str, Any]], verdict: str) -> Html:
-    """Return the warnings of every sample and of the integration."""
+def warnings(facts: list[dict[str, Any]], verdict: str, predicted: Mapping[str, Any]) -> Html:
+    """Return the warnings of every sample, of the integration and of the models that predict expression."""
     found = [
         joined([Html('<a href="{}.html"><b>{}</b></a>: ').format(f["sample"], f["sample"]), remark(warning)])
         for f in facts
@@ -173,6 +218,8 @@ def warnings(facts: list[dict[str, Any]], verdict: str) -> Html:
     ]
     joining = [remark(portable(str(text))) for text in _verdict(verdict).get("warnings", [])]
     found += [joined([Html("<b>integration</b>: "), text]) for text in joining]
+    link = Html('<a href="#{}"><b>histology</b></a>: {}')
+    found += [link.format(slug(FROM_IMAGE_TITLE), text) for text in _below(_verdict(predicted.get("verdict", "")))]
     if not found:
         return notice("good", "No warnings", ["No section and no step of this study had anything to report."])
     return notice("warning", f"{len(found)} warning{'s' if len(found) > 1 else ''}", found)
@@ -298,12 +345,230 @@ def _integration_table(frame: Any) -> Html:
     return table(columns, rows, row_kinds=kinds, empty="Nothing was scored.")
 
 
+def _below(said: Mapping[str, Any]) -> list[str]:
+    """Say where the default loses to a baseline, or to the bar."""
+    found = []
+    for protocol, judged in said.get("protocols", {}).items():
+        held_out = _HELD_OUT[protocol][0].lower()
+        if not judged["beats_floors"]:
+            found.append(f"with {held_out}, a simple baseline predicts expression better than {judged['default']}.")
+        elif not judged["meets_bar"]:
+            found.append(f"with {held_out}, {judged['default']} stays below the bar, a plain ensemble of learners.")
+    return found
+
+
+def histology(
+    facts: list[dict[str, Any]], predicted: Mapping[str, Any], metrics: str, captions: dict[str, str]
+) -> Html:
+    """Return how well expression is predicted from the image; nothing for a study without images.
+
+    Parameters
+    ----------
+    facts
+        Of every sample.
+    predicted
+        Paths: verdict and registration (may be empty), figures by their stems.
+    metrics
+        Path of the study's metrics table.
+    captions
+        By their names.
+    """
+    from histoweft.report.scores import from_image, image_table, read_scores
+
+    imaged = [f for f in facts if f.get("histology")]
+    if not imaged:
+        return Html("")
+    said, frame = _verdict(predicted["verdict"]), read_scores(metrics)
+    scored = from_image(frame)
+    pictures = {
+        name: figure(predicted["figures"][name], alt, caption(captions[words]), anchor=f"figure-histology-{name}")
+        for name, (words, alt) in _HISTOLOGY_FIGURES.items()
+        if name in predicted["figures"]
+    }
+    content = [paragraph(_what_was_done(imaged, facts), _how_to_read() if said else "")]
+    content += [_judged(protocol, said, scored) for protocol in said.get("protocols", {})]
+    if said:
+        content += [
+            _painted_with(said),
+            pictures.pop("scores", ""),
+            Html("<h3>Methods and protocols</h3>"),
+            image_table(frame),
+            caption(captions["histology_table"]),
+            Html("<h3>Training spots and held-out spots</h3>"),
+            paragraph(*_hidden(frame), _leaks(said, scored)),
+            pictures.pop("overfit", ""),
+        ]
+    if pictures:
+        content += [Html("<h3>Pretraining on the images alone</h3>"), *pictures.values()]
+    if predicted["registration"]:
+        content += _registration(predicted["registration"], captions)
+    return section(FROM_IMAGE_TITLE, *content)
+
+
+def _what_was_done(imaged: list[dict[str, Any]], facts: list[dict[str, Any]]) -> str:
+    n, left = len(imaged), len(facts) - len(imaged)
+    units = {f["unit"] for f in imaged}
+    unit = units.pop() if len(units) == 1 else "spots"
+    without = f" {left} section{'s have' if left > 1 else ' has'} no image and took no part." if left else ""
+    return (
+        f"Models learned to predict the expression of {unit} from the H&E of {n} section{'s' if n > 1 else ''}, and "
+        f"then painted genes onto every pixel of the tissue (on the pages of the sections).{without} "
+    )
+
+
+def _how_to_read() -> str:
+    return (
+        "How far a map can be trusted is told by spots that a model never saw. Below, r is the correlation between "
+        "predicted and measured expression of a gene over held-out spots, averaged over genes: 0 is no better than "
+        "guessing, and the ceiling is what the noise of the counts allows."
+    )
+
+
+def _judged(protocol: str, said: Mapping[str, Any], scored: Any) -> Html:
+    """Return a box: what was held out, the default, and what it stands beside."""
+    from histoweft.report.scores import BAR, CEILING, PRIMARY, is_floor
+
+    judged = said["protocols"][protocol]
+    default, winner = judged["default"], judged["winner"]
+    own = scored.loc[scored["protocol"] == protocol]
+    scores = own.loc[own["metric"] == PRIMARY].set_index("method")
+    gains = own.loc[own["metric"].str.startswith("gain_") & (own["method"] == default)].set_index("note")
+    heading, meaning = _HELD_OUT[protocol]
+    floor = scores.loc[scores.index.map(is_floor), "value"].idxmax()
+    items = [
+        _labelled("What it means", meaning),
+        _labelled("Default", _method(default), f": r = {_with_interval(scores.loc[default])}."),
+        _labelled("Best simple baseline", _method(floor), _beside(scores["value"], default, floor, gains)),
+    ]
+    if BAR in scores.index:
+        items.append(_labelled("Bar", _method(BAR), _beside(scores["value"], default, BAR, gains)))
+    if CEILING in scores.index:
+        reached = percent(scores["value"][default], scores["value"][CEILING])
+        most = f"r = {_with_interval(scores.loc[CEILING])}; the default reaches {reached} of it."
+        items.append(_labelled("Ceiling that the noise of the counts sets", most))
+    if protocol != "block" and said.get("image_adds"):
+        items.append(_labelled("Image and position", _minus(str(said["image_adds"]))))
+    if winner != default:
+        items.append(_labelled("Best here", _method(winner), f": r = {scores['value'][winner]:.3f}."))
+    certain = f"against {floor}" not in gains.index or gains["low"][f"against {floor}"] > 0
+    kind, words = _rank(judged["beats_floors"], judged["meets_bar"], certain)
+    return notice(kind, f"{heading}: {words}", items)
+
+
+def _rank(beats_floors: bool, meets_bar: bool, certain: bool) -> tuple[str, str]:
+    """Return the kind of notice, and the verdict in a few words."""
+    if not beats_floors:
+        return "warning", "a simple baseline does better"
+    if not meets_bar:
+        above = "better than" if certain else "hardly better than"
+        return "warning", f"{above} the simple baselines, and below the bar"
+    if not certain:
+        return "plain", "above the simple baselines, though that may be chance"
+    return "good", "better than the simple baselines, and not below the bar"
+
+
+def _labelled(label: str, *text: Any) -> Html:
+    return joined([Html("<b>{}.</b> ").format(label), *text])
+
+
+def _method(name: str) -> Html:
+    """Return what a method is, with its name in the tables."""
+    from histoweft.report.scores import METHODS
+
+    return Html("{} (<code>{}</code>)").format(METHODS[name], name) if name in METHODS else Html("{}").format(name)
+
+
+def _minus(text: str) -> str:
+    return re.sub(r"-(?=\d)", "−", text)
+
+
+def _with_interval(row: Any) -> str:
+    return _minus(f"{row['value']:.3f} (95 % interval {row['low']:.3f} to {row['high']:.3f})")
+
+
+def _beside(values: Any, default: str, other: str, gains: Any) -> str:
+    """Return another method's score, and by how much the default is above or below it."""
+    difference = values[default] - values[other]
+    side = "above" if difference >= 0 else "below"
+    text = f": r = {values[other]:.3f}; the default is {abs(difference):.3f} {side} it"
+    if f"against {other}" not in gains.index:
+        return f"{text}."
+    gain = gains.loc[f"against {other}"]
+    chance = ", which may be chance" if gain["low"] <= 0 <= gain["high"] else ""
+    return _minus(f"{text} (95 % interval of the difference {gain['low']:+.3f} to {gain['high']:+.3f}{chance}).")
+
+
+def _painted_with(said: Mapping[str, Any]) -> Html:
+    name = str(said["paint"])
+    why = ", which scored higher than the networks inside sections" if name.startswith("floor:") else ""
+    return paragraph(
+        "The maps on the pages of the sections are painted with ", _method(name),
+        f"{why}, trained on the spots of all sections: its rows below are the scores that speak for them. ",
+        "The scores of every single gene are in ", Html("<code>histology/genes.tsv</code>"),
+        ": some genes show in the image and others do not.",
+    )  # fmt: skip
+
+
+def _hidden(frame: Any) -> list[Any]:
+    """Say what evaluation on training spots hides, by the model and protocol in which it hides most."""
+    from histoweft.report.scores import HELD_OUT, PRIMARY, from_image
+
+    training = frame.loc[frame["metric"] == f"{PRIMARY}_training"]
+    claimed = training.groupby(["protocol", "method"])["value"].mean()
+    scored = from_image(frame)
+    reached = scored.loc[scored["metric"] == PRIMARY].set_index(["protocol", "method"])["value"]
+    drops = (claimed - reached).dropna()
+    if drops.empty:
+        return []
+    protocol, method = drops.idxmax()
+    text = (
+        f", judged on the spots it was trained on, would have claimed r = {claimed[protocol, method]:.2f}; on spots it "
+        f"had not seen ({HELD_OUT[protocol]} held out) it reaches {reached[protocol, method]:.2f}. Evaluation on "
+        "training spots hides this: it measures what a model remembers, not what it can predict."
+    )
+    return [Html("<code>{}</code>").format(method), _minus(text)]
+
+
+def _leaks(said: Mapping[str, Any], scored: Any) -> str:
+    """Say how much better spots held out at random would have looked."""
+    from histoweft.report.scores import PRIMARY
+
+    default = said["protocols"].get("block", {}).get("default")
+    values = scored.loc[scored["metric"] == PRIMARY].set_index(["protocol", "method"])["value"]
+    if ("random", default) not in values.index or ("block", default) not in values.index:
+        return ""
+    return (
+        f" Spots held out at random, their neighbours in training, would have claimed {values['random', default]:.2f} "
+        f"for the default, where blocks say {values['block', default]:.2f}."
+    )
+
+
+def _registration(path: str, captions: Mapping[str, str]) -> list[Html]:
+    import pandas as pd
+
+    found = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    rows = found[["sample", "onto", "transform"]].to_numpy().tolist()
+    return [
+        Html("<h3>Registration of serial sections</h3>"),
+        table(["Sample", "Laid onto", "Transform"], rows, tall=len(rows) > 20),
+        caption(captions["registration_table"]),
+    ]
+
+
 def all_scores(metrics: str, captions: dict[str, str]) -> Html:
     """Return every score of the study, each model beside its floor."""
-    from histoweft.report.scores import evidence, read_scores
+    from histoweft.report.scores import evidence, read_scores, without_parts
 
     frame = read_scores(metrics)
-    return section("Evidence", caption(captions["metrics_table"]), evidence(frame, tall=len(frame) > 25))
+    shown = without_parts(frame)
+    left = len(frame) - len(shown)
+    more = f"Shown are means over sections and folds; {left:,} rows of single ones are in " if left else ""
+    return section(
+        "Evidence",
+        caption(captions["metrics_table"]),
+        paragraph(more, Html("<code>metrics.tsv</code>"), ".", kind="quiet") if left else "",
+        evidence(shown, tall=len(shown) > 25),
+    )
 
 
 def methods_section(text: str, cited: list[str]) -> Html:
