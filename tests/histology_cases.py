@@ -51,9 +51,10 @@ def section(seed=0, look=None):
     xy_um = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     at = np.rint(xy_um / UM_PER_PX).astype(int)
     there = np.stack([a[at[:, 1], at[:, 0]], b[at[:, 1], at[:, 0]]], axis=1)
-    rate = np.tile(np.linspace(8, 30, len(GENES)), (SPOTS, 1))
-    rate[:, A] *= np.exp(0.7 * there[:, :1])
-    rate[:, B] *= np.exp(0.7 * there[:, 1:])
+    rate = np.tile(np.repeat(np.linspace(8, 30, len(GENES) // 2), 2), (SPOTS, 1))
+    for genes, values in ((A, there[:, :1]), (B, there[:, 1:])):
+        # Half of the genes go up and half down, so that the total says nothing.
+        rate[:, genes] *= 2 / (1 + np.exp(-1.5 * values * np.tile([1, -1], 6)))
     rate *= np.exp(0.2 * random.standard_normal((SPOTS, 1)))
     return SimpleNamespace(
         name=f"s{seed}", rgb=rgb, mask=mask, xy_um=xy_um, programmes=there,

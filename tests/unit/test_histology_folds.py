@@ -22,6 +22,15 @@ SMALL = Options(members=3, hidden=16, steps=40, batch=32, points=2)
 GROUPS = {"s0": "P", "s1": "P", "s2": "Q"}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Keep the numerical libraries from waiting for busy cores."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
+
+
 @pytest.fixture(scope="module")
 def sections(tmp_path_factory):
     """Return s0 and its serial section s1, and s2 of another patient."""
@@ -75,9 +84,10 @@ def test_a_section_is_read_with_its_footprints(sections):
     assert section.pixels.shape == (cases.SPOTS, context.POINTS, 94)
     assert section.pixels.dtype == np.float16
     means = section.means
-    assert np.abs(means.mean(axis=0)).max() < 0.02
-    varying = section.spread > 1e-3
-    assert means.std(axis=0)[varying] == pytest.approx(1, abs=0.03)
+    stains = [section.features.index(f"{name}@{2**k}") for name in context.BASE[:6] for k in range(cases.LEVELS)]
+    assert np.abs(means[:, stains].mean(axis=0)).max() < 0.01
+    assert means[:, stains].std(axis=0) == pytest.approx(1, abs=0.01)
+    assert np.abs(section.pixels).max() == context.CLIP
     # Footprints lie where the spots do: the stain under them drives the programmes.
     for stain, column in (("haematoxylin@1", 0), ("eosin@1", 1)):
         seen = means[:, section.features.index(stain)]
@@ -89,13 +99,10 @@ def test_a_section_is_read_with_its_footprints(sections):
 
 def test_the_footprint_of_the_config_replaces_the_platform(tmp_path):
     counts, features = cases.write(tmp_path)
-    narrow = spots.read_section(counts, features, points=4, footprint_um=1.0)
-    assert narrow.pixels.shape[1] == 4
-    assert (
-        narrow.pixels.std(axis=1)[:, 4].max()
-        < 0.1
-        < spots.read_section(counts, features).pixels.std(axis=1)[:, 4].min()
-    )
+    narrow, wide = spots.read_section(counts, features, 4, footprint_um=1.0), spots.read_section(counts, features, 4)
+    assert narrow.pixels.shape == wide.pixels.shape == (cases.SPOTS, 4, 94)
+    within = [section.pixels[..., 4].astype(float).std(axis=1).mean() for section in (narrow, wide)]
+    assert within[0] < 0.1 * within[1]
 
 
 @pytest.mark.parametrize(
@@ -347,17 +354,19 @@ def test_serial_neighbours_tell_the_expression_of_a_serial_section(both, held_ou
     truth = held_out.components.compress(both.normalised(held_out.median_total)[held_out.fold.test])
     for column in (0, 1):
         assert np.corrcoef(near.test[:, column], truth[:, column])[0, 1] > 0.7
-    floor = folds.floor_predictions
     assert near.gain[0] > 0.5 > near.gain[-1]
-    # One training section in the frame: its own spots are the neighbours, without the spot itself.
-    k = near.k
-    at = both.registered[held_out.fold.train]
-    order = np.argsort(np.linalg.norm(at[[70]] - at, axis=1), kind="stable")[1 : k + 1]
-    away = np.linalg.norm(at[order[-1]] - at[70])
-    tied = np.isclose(np.linalg.norm(at - at[70], axis=1), away).sum()
-    if tied == np.isclose(np.linalg.norm(at[order] - at[70], axis=1), away).sum():
-        assert near.train[70] == pytest.approx(held_out.scores[order].mean(axis=0), abs=1e-4)
-    assert callable(floor)
+
+
+def test_a_section_alone_in_its_frame_lends_its_own_spots(both, held_out, monkeypatch):
+    monkeypatch.setattr(folds, "NEIGHBOURS", (4,))
+    near = folds.serial(both, held_out)
+    middle = 5 * cases.SIDE + 5
+    around = [middle - 1, middle + 1, middle - cases.SIDE, middle + cases.SIDE]
+    assert near.train[middle] == pytest.approx(held_out.scores[around].mean(axis=0), abs=1e-5)
+    # A test spot has the spot at its own place among its neighbours: that one and three of these four.
+    total = held_out.scores[[middle, *around]].sum(axis=0)
+    left_out = [np.abs((total - held_out.scores[one]) / 4 - near.test[middle]).max() for one in around]
+    assert min(left_out) < 1e-5
 
 
 def test_positions_without_a_frame_are_not_compared(sections, alone, both):
@@ -412,16 +421,17 @@ def test_with_neighbours_the_floor_of_coordinates_is_theirs(both, held_out, monk
 
 def test_the_network_starts_from_its_neighbours(both, held_out):
     near = folds.serial(both, held_out)
-    # Nothing left to learn: the prediction is the neighbours'.
-    exact = dataclasses.replace(near, train=held_out.scores, gain=np.ones(5, np.float32))
+    # Next to nothing left to learn: the prediction is the neighbours'.
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(held_out.scores.shape).astype(np.float32)
+    exact = dataclasses.replace(near, train=held_out.scores + noise, gain=np.ones(5, np.float32))
     model, _ = folds.fit_context(both, held_out, SMALL, seed=0, neighbours=exact)
     test, train = folds.predict_fold(both, held_out, model, exact)
-    assert np.abs(test - near.test).max() < 0.5 < np.abs(near.test).max()
-    assert np.corrcoef(train[:, 0], held_out.scores[:, 0])[0, 1] > 0.99
+    np.testing.assert_allclose(test, near.test, atol=0.02)
+    np.testing.assert_allclose(train, held_out.scores, atol=0.02)
     # With what is left: better than a shrunken neighbourhood mean alone on the spots it learned from.
     model, _ = folds.fit_context(both, held_out, SMALL, seed=0, neighbours=near)
     train = folds.predict_fold(both, held_out, model, near)[1]
-    assert folds.agreement(held_out.scores, train) > folds.agreement(held_out.scores, near.gain * near.train) + 0.02
+    assert folds.agreement(held_out.scores, train) > folds.agreement(held_out.scores, near.gain * near.train) + 0.005
 
 
 # ------------------------------------------------------------------------------------------------------ models
@@ -429,7 +439,7 @@ def test_the_network_starts_from_its_neighbours(both, held_out):
 
 def test_the_whole_share_to_the_ridge_is_the_ridge(alone):
     goal = folds.target(alone, block(alone), 5)
-    options = dataclasses.replace(SMALL, steps=10, ridge_share=1.0)
+    options = dataclasses.replace(SMALL, steps=20, ridge_share=1.0)
     model, _ = folds.fit_context(alone, goal, options, seed=0)
     test, train = folds.predict_fold(alone, goal, model)
     ridge = floors.Ridge(goal.inner).fit(alone.means[goal.fold.train], goal.scores)
@@ -439,7 +449,7 @@ def test_the_whole_share_to_the_ridge_is_the_ridge(alone):
 
 def test_without_a_share_there_is_no_ridge(alone):
     goal = folds.target(alone, block(alone), 5)
-    model, _ = folds.fit_context(alone, goal, dataclasses.replace(SMALL, steps=10, ridge_share=0.0), seed=0)
+    model, _ = folds.fit_context(alone, goal, dataclasses.replace(SMALL, steps=20, ridge_share=0.0), seed=0)
     assert not model.ridge.any()
     assert not model.ridge_offset.any()
     assert model.ridge.shape == (94, 5)
@@ -447,7 +457,7 @@ def test_without_a_share_there_is_no_ridge(alone):
 
 def test_many_spots_are_predicted_in_parts(alone, monkeypatch):
     goal = folds.target(alone, block(alone), 5)
-    model, _ = folds.fit_context(alone, goal, dataclasses.replace(SMALL, steps=10), seed=0)
+    model, _ = folds.fit_context(alone, goal, dataclasses.replace(SMALL, steps=20), seed=0)
     whole = folds.predict_context(model, alone.pixels)
     assert whole.shape == (cases.SPOTS, 5)
     many = np.tile(alone.pixels, (30, 1, 1))
@@ -455,9 +465,8 @@ def test_many_spots_are_predicted_in_parts(alone, monkeypatch):
 
 
 def test_the_patch_is_what_lies_under_the_spot():
-    assert [name for name in ("od_red@1", "eosin@8", "eosin@16", "tissue@4", "edge_log", "edge_300") if folds._is_patch(name)] == [
-        "od_red@1", "eosin@8", "tissue@4",
-    ]  # fmt: skip
+    names = ["od_red@1", "eosin@8", "eosin@16", "tissue@4", "tissue@128", "edge_log", "edge_300"]
+    assert [name for name in names if folds._is_patch(name)] == ["od_red@1", "eosin@8", "tissue@4"]
 
 
 def test_agreement_is_the_correlation_weighted_by_variance():

@@ -18,17 +18,12 @@ def main(job):
         "seed": job.params.seed, "device": job.device, "threads": job.threads, "checkpoint": job.params.checkpoint,
     }  # fmt: skip
     if job.wildcards.model == "autoencoder":
-        from histoweft.histology import image_model
+        from histoweft.histology import pictures
 
-        pictures = image_model.read_pictures(job.input.images, job.input.masks, job.input.stains, job.input.filtered)
-        found = image_model.cross_validate(
-            spots,
-            folds,
-            pictures,
-            job.input.pretrained,
-            epochs=job.params.epochs,
-            **shared,
+        placed = pictures.read_pictures(
+            job.input.images, job.input.masks, job.input.stains, job.input.filtered, job.params.footprint_um
         )
+        found = pictures.cross_validate(spots, folds, placed, job.input.pretrained, epochs=job.params.epochs, **shared)
     else:
         options = evaluate.options_of_folds(job.params.network, job.input.tuned, fit.name, folds)
         found = evaluate.cross_validate(spots, folds, options, **shared)

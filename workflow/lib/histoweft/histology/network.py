@@ -167,8 +167,10 @@ class _Fit(pl.LightningModule):
     def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
         held_out = batch["held_out"][..., None]
         given = self._spots(self.averaged.eval(), batch["x"])
-        self._given.append((given * held_out).sum(dim=0) / held_out.sum(dim=0).clamp(min=1))
-        self._wanted.append(batch["y"])
+        # Few members leave some parts to none of them.
+        judged = batch["held_out"].any(dim=0)
+        self._given.append(((given * held_out).sum(dim=0) / held_out.sum(dim=0))[judged])
+        self._wanted.append(batch["y"][judged])
 
     def on_validation_epoch_end(self) -> None:
         given, wanted = torch.cat(self._given), torch.cat(self._wanted)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from histoweft import io
 from histoweft.errors import InputError
@@ -25,7 +26,7 @@ def write_predictions(path: str | os.PathLike, folds: Sequence[dict[str, Any]]) 
     path
         An ``.npz`` file.
     folds
-        For each fold: ``name``; ``test``, row numbers; ``methods``, name to `Factored` of the test spots (dense);
+        For each fold: ``name``; ``test``, row numbers; ``methods``, name to `Factored` of the test spots;
         ``training``, name to the mean Pearson on the training spots; ``runs``, name to facts of the training.
     """
     arrays, facts = {}, []
@@ -33,7 +34,9 @@ def write_predictions(path: str | os.PathLike, folds: Sequence[dict[str, Any]]) 
         arrays[f"{number}/test"] = fold["test"]
         for method, given in fold["methods"].items():
             for part in ("left", "right", "offset"):
-                arrays[f"{number}/{method}/{part}"] = np.asarray(getattr(given, part), dtype=np.float32)
+                values = getattr(given, part)
+                values = values.toarray() if sp.issparse(values) else np.asarray(values)
+                arrays[f"{number}/{method}/{part}"] = values.astype(np.float32)
         facts.append({key: fold[key] for key in ("name", "training", "runs")} | {"methods": list(fold["methods"])})
     arrays["facts"] = np.array(json.dumps(facts))
     with io.atomic(path) as partial, open(partial, "wb") as handle:

@@ -24,6 +24,9 @@ PLATFORMS = {
     "scrna": "single cells",
 }
 
+FROM_IMAGE_TITLE = "Expression from the H&E"
+"""Heading of what the histology stage made, on both pages."""
+
 STABLE_ARI = 0.8
 """Mean agreement between seeds below which clusters are called unstable."""
 

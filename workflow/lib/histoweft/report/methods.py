@@ -24,6 +24,11 @@ REFERENCES = {
         "Künsch HR. The jackknife and the bootstrap for general stationary observations. Ann Statist 17:1217 (1989)",
         "10.1214/aos/1176347265",
     ),
+    "Polyak and Juditsky, 1992": (
+        "Polyak BT, Juditsky AB. Acceleration of stochastic approximation by averaging. SIAM J Control Optim 30:838 "
+        "(1992)",
+        "10.1137/0330046",
+    ),
     "Benjamini and Hochberg, 1995": (
         "Benjamini Y, Hochberg Y. Controlling the false discovery rate. J R Stat Soc B 57:289 (1995)",
         "10.1111/j.2517-6161.1995.tb02031.x",
@@ -175,7 +180,7 @@ class _Text:
 
 
 def methods(
-    config: dict[str, Any], samples: Sequence[dict[str, Any]], versions: dict[str, str]
+    config: dict[str, Any], samples: Sequence[dict[str, Any]], versions: dict[str, str], *, registered: bool = False
 ) -> tuple[str, list[str]]:
     """Write the Methods paragraph.
 
@@ -187,6 +192,8 @@ def methods(
         Facts of each sample (`histoweft.report.facts.sample_facts`).
     versions
         Package to version.
+    registered
+        Whether serial sections were laid onto one another.
 
     Returns
     -------
@@ -206,7 +213,7 @@ def methods(
         _integration(text, config["integration"], samples)
     imaged = [facts for facts in samples if facts.get("histology")]
     if imaged:
-        _histology(text, config["histology"], imaged)
+        _histology(text, config["histology"], imaged, registered)
     text.say(f"All random steps used the seed {config['seed']}.")
     names = ("numpy", "scipy", "pandas", "matplotlib")
     tools = [text.tool(name) for name in names if name in versions]
@@ -371,7 +378,7 @@ def _integration(text: _Text, integration: dict[str, Any], samples: Sequence[dic
     )
 
 
-def _histology(text: _Text, histology: dict[str, Any], samples: Sequence[dict[str, Any]]) -> None:
+def _histology(text: _Text, histology: dict[str, Any], samples: Sequence[dict[str, Any]], registered: bool) -> None:
     """Say how expression was predicted from the images of `samples`, and how that was judged."""
     tiles, n = histology["tiles"], len(samples)
     text.say(
@@ -383,8 +390,10 @@ def _histology(text: _Text, histology: dict[str, Any], samples: Sequence[dict[st
     )
     _image_model(text, histology, samples)
     if _protocols(text, histology, samples):
+        if registered:
+            _registration(text, histology["register"])
         _scoring(text, histology["all_share"])
-    painted = f"The genes {', '.join(histology['paint'])}" if histology["paint"] else "The marker genes of all sections"
+    painted = f"The genes {', '.join(histology['paint'])}" if histology["paint"] else "The sections' marker genes"
     text.say(f"{painted} were painted onto every pixel of the tissue by models trained on all {_units(samples)}.")
 
 
@@ -418,7 +427,8 @@ def _image_model(text: _Text, histology: dict[str, Any], samples: Sequence[dict[
         f"compressed to 40 principal components, was predicted as the mean over its footprint{of} of what "
         f"{network['members']} multilayer perceptrons ({network['layers']} hidden layers of {network['hidden']} units, "
         f"dropout {plain(network['dropout'])}; AdamW, at most {network['steps']} steps of {network['batch']} {units}, "
-        "each stopped early on a contiguous part of the training data that it did not see; "
+        f"a running mean of the weights, {text.cite('Polyak and Juditsky, 1992')}, stopped where the correlation on a "
+        "contiguous part of the training data that the perceptron did not see rose no further; "
         f"{text.tool('torch', 'PyTorch')}, {text.tool('pytorch-lightning', 'Lightning')}) and, with a weight of "
         f"{plain(network['ridge_share'])}, a ridge regression give for its pixels."
     )
@@ -442,24 +452,27 @@ def _protocols(text: _Text, histology: dict[str, Any], samples: Sequence[dict[st
     said = []
     for protocol in histology["protocols"]:
         if protocol == "across" and groups > 1:
-            shares = f"every {what} in turn" if groups <= folds else f"the {what}s in {_count(folds)} groups"
-            said.append((protocol, shares))
+            said.append(f"every {what} in turn" if groups <= folds else f"the {what}s in {_count(folds)} groups")
         elif protocol == "block":
-            buffer = f", without the {units} nearer to it than {plain(histology['buffer_spots'])} times their distance"
-            said.append((protocol, f"each of {_count(folds)} contiguous blocks of every section, trained on its rest"
-                         + (buffer if histology["buffer_spots"] else "")))  # fmt: skip
+            said.append(f"each of {_count(folds)} contiguous blocks of a section, trained on the rest of it")
+            if histology["buffer_spots"]:
+                width = f"{plain(histology['buffer_spots'])} times the distance between neighbouring {units}"
+                said[-1] += f" but for what lay nearer to the block than {width}"
         elif protocol == "random":
-            said.append((protocol, f"{units} at random, which leaks and served only to show by how much"))
+            said.append(f"{units} at random, which leaks and served only to show by how much")
     if said:
-        text.say(f"Models were judged on {units} they had not seen, holding out {'; and '.join(s for _, s in said)}.")
-    if any(protocol == "across" for protocol, _ in said) and histology["register"] != "none":
-        which = "of the study" if histology["register"] == "study" else "of the same patient"
-        text.say(
-            f"Serial sections {which} were laid onto one another by their image features alone (a rotation, where "
-            "needed a reflection, and an affine refinement), so that models could also start from what the other "
-            "sections measured at the registered position."
-        )
+        listed = "; ".join(f"({'abc'[at]}) {what}" for at, what in enumerate(said)) if len(said) > 1 else said[0]
+        text.say(f"Models were judged on {units} they had not seen, holding out {listed}.")
     return bool(said)
+
+
+def _registration(text: _Text, register: str) -> None:
+    which = "of the study" if register == "study" else "of the same patient"
+    text.say(
+        f"Serial sections {which} were laid onto one another by their image features alone (a rotation, where needed a "
+        "reflection, and an affine refinement), so that a second model could start from what the other sections "
+        "measured at the registered position."
+    )
 
 
 def _scoring(text: _Text, all_share: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from histoweft.report import render
-from histoweft.report.facts import PLATFORMS, chosen_stability, sample_facts
+from histoweft.report.facts import FROM_IMAGE_TITLE, PLATFORMS, chosen_stability, sample_facts
 from histoweft.report.html import (
     Html,
     caption,
@@ -25,6 +25,7 @@ from histoweft.report.html import (
     portable_values,
     remark,
     section,
+    slug,
     table,
 )
 from histoweft.report.methods import installed_versions
@@ -256,7 +257,7 @@ def histology(
     tiles, painted, composite = (_figure(key, alt, figures, captions) for key, alt in pictures.items())
     noticed = [remark(text) for text in found["warnings"]]
     return section(
-        "Expression from the H&E",
+        FROM_IMAGE_TITLE,
         key_numbers(_of_image(found, facts["unit"])),
         notice("warning", "The image deserves a look", noticed) if noticed else "",
         tiles,
@@ -292,7 +293,12 @@ def _held_out(sample: str, metrics: str, captions: dict[str, str]) -> list[Html]
     if not metrics:
         text = "No spots were held out (histology.protocols is empty), so nothing says what the maps are worth."
         return [paragraph(text)]
-    return [image_table(read_scores(metrics), sample), caption(captions["histology_table"])]
+    link = Html('<a href="index.html#{}">page of the study</a>').format(slug(FROM_IMAGE_TITLE))
+    return [
+        image_table(read_scores(metrics), sample),
+        caption(captions["histology_table"]),
+        paragraph("What the methods are, and the verdict over all sections, is on the ", link, "."),
+    ]
 
 
 def _how_to_open(path: str) -> list[Html]:

@@ -214,12 +214,22 @@ def image_table(frame: pd.DataFrame, sample: str = "all") -> Html:
             tags = [tag for tag, word in (("default", "default"), ("oracle", "told")) if word in row["note"].split()]
             first, *others = values.loc[method]
             held_out = HELD_OUT[protocol] if at == 0 else ""
-            interval = NOTHING if math.isnan(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}"
-            rows.append([held_out, named(method, *tags), METHODS.get(method, ""), first, interval, *others])
+            interval = NOTHING if math.isnan(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}".replace("-", "−")
+            name = Html('<span style="white-space:nowrap">{}</span>').format(named(method, *tags))
+            rows.append([held_out, name, first, interval, *others])
             kinds.append(" ".join(filter(None, ["group" if at == 0 else "", "floor" if is_floor(method) else ""])))
     first, *others = _COLUMNS.values()
-    columns = ["Held out", "Method", "What it is", first, "95 % interval", *others]
+    columns = ["Held out", "Method", first, "95 % interval", *others]
     return table(columns, rows, row_kinds=kinds, empty="Nothing was held out, so nothing was scored.")
+
+
+def image_methods(frame: pd.DataFrame) -> Html:
+    """Return what the methods of `image_table` are, in words."""
+    there = frame.loc[(frame["task"] == FROM_IMAGE) & (frame["metric"] == PRIMARY), "method"].unique()
+    pairs = [
+        Html("<dt>{}</dt><dd>{}</dd>").format(named(name), words) for name, words in METHODS.items() if name in there
+    ]
+    return Html('<dl class="pairs">{}</dl>').format(joined(pairs))
 
 
 def _kind(method: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from histoweft.report import render
-from histoweft.report.facts import PLATFORMS, chosen_stability
+from histoweft.report.facts import FROM_IMAGE_TITLE, PLATFORMS, chosen_stability
 from histoweft.report.html import (
     Html,
     caption,
@@ -34,9 +34,6 @@ from histoweft.report.methods import REFERENCES, installed_versions, methods
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 """Folder of the workflow: lock files and the git commit are read there."""
-
-FROM_IMAGE_TITLE = "Expression from the H&E"
-"""Section of the pages on the histology stage."""
 
 COMMAND_VARIABLE = "HISTOWEFT_COMMAND"
 """Environment variable in which the Snakefile leaves the command that was typed."""
@@ -108,7 +105,7 @@ def write(
     """
     facts = read_facts(inputs["facts"])
     versions = installed_versions(REPOSITORY / "envs")
-    paragraph_text, cited = methods(config, facts, versions)
+    paragraph_text, cited = methods(config, facts, versions, registered="registration" in inputs)
     Path(methods_path).write_text(paragraph_text + "\n", encoding="utf-8")
     parameters = {
         "config": portable_values(config),
@@ -351,9 +348,9 @@ def _below(said: Mapping[str, Any]) -> list[str]:
     for protocol, judged in said.get("protocols", {}).items():
         held_out = _HELD_OUT[protocol][0].lower()
         if not judged["beats_floors"]:
-            found.append(f"with {held_out}, a simple baseline predicts expression better than {judged['default']}.")
+            found.append(f"With {held_out}, a simple baseline predicts expression better than {judged['default']}.")
         elif not judged["meets_bar"]:
-            found.append(f"with {held_out}, {judged['default']} stays below the bar, a plain ensemble of learners.")
+            found.append(f"With {held_out}, {judged['default']} stays below the bar, a plain ensemble of learners.")
     return found
 
 
@@ -373,7 +370,7 @@ def histology(
     captions
         By their names.
     """
-    from histoweft.report.scores import from_image, image_table, read_scores
+    from histoweft.report.scores import from_image, image_methods, image_table, read_scores
 
     imaged = [f for f in facts if f.get("histology")]
     if not imaged:
@@ -394,6 +391,7 @@ def histology(
             Html("<h3>Methods and protocols</h3>"),
             image_table(frame),
             caption(captions["histology_table"]),
+            image_methods(frame),
             Html("<h3>Training spots and held-out spots</h3>"),
             paragraph(*_hidden(frame), _leaks(said, scored)),
             pictures.pop("overfit", ""),
@@ -434,6 +432,8 @@ def _judged(protocol: str, said: Mapping[str, Any], scored: Any) -> Html:
     scores = own.loc[own["metric"] == PRIMARY].set_index("method")
     gains = own.loc[own["metric"].str.startswith("gain_") & (own["method"] == default)].set_index("note")
     heading, meaning = _HELD_OUT[protocol]
+    if default == "context_serial":
+        meaning += " The default needs the new section to be serial to measured ones."
     floor = scores.loc[scores.index.map(is_floor), "value"].idxmax()
     items = [
         _labelled("What it means", meaning),
@@ -445,7 +445,7 @@ def _judged(protocol: str, said: Mapping[str, Any], scored: Any) -> Html:
     if CEILING in scores.index:
         reached = percent(scores["value"][default], scores["value"][CEILING])
         most = f"r = {_with_interval(scores.loc[CEILING])}; the default reaches {reached} of it."
-        items.append(_labelled("Ceiling that the noise of the counts sets", most))
+        items.append(_labelled("Ceiling (the noise of the counts)", most))
     if protocol != "block" and said.get("image_adds"):
         items.append(_labelled("Image and position", _minus(str(said["image_adds"]))))
     if winner != default:
@@ -468,7 +468,7 @@ def _rank(beats_floors: bool, meets_bar: bool, certain: bool) -> tuple[str, str]
 
 
 def _labelled(label: str, *text: Any) -> Html:
-    return joined([Html("<b>{}.</b> ").format(label), *text])
+    return joined([Html("<b>{}:</b> ").format(label), *text])
 
 
 def _method(name: str) -> Html:
@@ -547,6 +547,7 @@ def _registration(path: str, captions: Mapping[str, str]) -> list[Html]:
     import pandas as pd
 
     found = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    found["transform"] = [_minus(text).replace(" um", " µm") for text in found["transform"]]
     rows = found[["sample", "onto", "transform"]].to_numpy().tolist()
     return [
         Html("<h3>Registration of serial sections</h3>"),
