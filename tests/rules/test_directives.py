@@ -76,7 +76,7 @@ def test_threads_are_set(rules, repo):
 
 def test_training_rules_ask_for_a_gpu(rules):
     tagged = {rule.name for rule in rules if "gpu" in rule.resources}
-    assert tagged == {"embed"}
+    assert tagged == {"embed", "pretrain", "image_features", "tune", "cross_validate", "train_genes", "paint"}
 
 
 def test_library_hash_is_among_the_params(rules):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
                     method: Factored(*(stored[f"{number}/{method}/{part}"] for part in ("left", "right", "offset")))
                     for method in fold["methods"]
                 }
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         hint = "Delete it and run again: Snakemake makes it anew."
         raise InputError.one(path, error, "predictions of the histology stage", hint) from error
     return facts

@@ -189,8 +189,8 @@ def from_image(frame: pd.DataFrame, sample: str = "all") -> pd.DataFrame:
     key = ["protocol", "method", "metric", "note"]
     own = frame.loc[(frame["task"] == FROM_IMAGE) & (frame["sample"] == sample)]
     # A section that was held out whole has one fold and no mean over folds.
-    single = own.loc[own["fold"] != "all"].drop_duplicates(key, keep=False)
-    return pd.concat([own.loc[own["fold"] == "all"], single]).drop_duplicates(key)
+    whole = own["fold"] == "all"
+    return pd.concat([own.loc[whole], own.loc[~whole]]).drop_duplicates(key)
 
 
 def image_table(frame: pd.DataFrame, sample: str = "all") -> Html:

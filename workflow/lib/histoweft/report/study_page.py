@@ -513,7 +513,7 @@ def _hidden(frame: Any) -> list[Any]:
     """Say what evaluation on training spots hides, by the model and protocol in which it hides most."""
     from histoweft.report.scores import HELD_OUT, PRIMARY, from_image
 
-    training = frame.loc[frame["metric"] == f"{PRIMARY}_training"]
+    training = frame.loc[(frame["metric"] == f"{PRIMARY}_training") & (frame["protocol"] != "random")]
     claimed = training.groupby(["protocol", "method"])["value"].mean()
     scored = from_image(frame)
     reached = scored.loc[scored["metric"] == PRIMARY].set_index(["protocol", "method"])["value"]
