@@ -183,6 +183,15 @@ def test_the_same_seed_gives_the_same_predictions(alone, goal):
     assert not np.allclose(found[0], found[2], atol=1e-3)
 
 
+def test_scores_are_the_mean_of_ridge_and_networks_by_their_shares():
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    ridge, offset, x = (random.standard_normal(shape).astype(np.float32) for shape in ((5, 3), (3,), (7, 5)))
+    model = network.Model(Ensemble(5, 3, SMALL).eval(), 7.0, ridge, offset, 0.3, np.eye(3), np.zeros(3), [], [])
+    expected = 0.7 * 7.0 * network.predict(model.network, x) + 0.3 * (x @ ridge + offset)
+    np.testing.assert_allclose(model.scores(x), expected, atol=1e-5)
+
+
 # --------------------------------------------------------------------------------------------------- on disk
 
 

@@ -141,6 +141,17 @@ def test_methods_are_explained_once_and_only_those_that_ran():
     assert "registered position" not in words
 
 
+def test_a_panel_is_noted_where_the_metric_does_not_name_it():
+    rows = [
+        row_of("block", "context", metric, 0.5, note="", panel=panel)
+        for metric, panel in (("pearson_top50_depth", "top50 (50)"), ("r2", "markers (16)"), ("mse", ""))
+    ]
+    words = Page(str(scores.evidence(frame_of(rows), task=False))).words
+    assert "top50 (50)" not in words
+    assert words.count("panel: ") == words.count("panel: markers (16)") == 1
+    assert "Task" not in words
+
+
 def test_smaller_errors_are_better_and_ceilings_and_gains_stand_beside_nothing():
     assert scores.against_floor(0.7, [0.9, 1.0], "mse_ratio_top50") == (pytest.approx(-0.2), "better")
     words = Page(str(scores.evidence(frame_of(rows_of("block", SCORES, samples=(), gains=GAINS))))).words

@@ -239,7 +239,7 @@ def build(
     factor = grid_factor(rgb.shape, um_per_px, spot_um)
     maps = _base_maps(rgb, um_per_px, mask, stain, factor)
     if encoder is not None:
-        maps = np.concatenate([maps, _encoded(rgb, mask, stain, factor, encoder)])
+        maps = np.concatenate([maps, _encoded(rgb, mask, factor, encoder)])
     tissue = _mean_over(mask.astype(np.float32), factor)
     _standardise(maps, tissue)
     edge = _edge_um(tissue, um_per_px * factor)
@@ -254,23 +254,17 @@ def _base_maps(rgb: np.ndarray, um_per_px: float, mask: np.ndarray, stain: Stain
     margin = math.ceil(4 * sigma * 4 + 1)
     maps = np.empty((len(BASE), *(size // factor for size in rgb.shape[:2])), dtype=np.float32)
     for strip, inner, to in _strips(rgb.shape, factor, margin):
-        cut_out = _on_glass(rgb[strip], mask[strip], stain)
-        for channel, image in enumerate(_channels(cut_out, mask[strip], stain, sigma)):
+        for channel, image in enumerate(_channels(np.ascontiguousarray(rgb[strip]), mask[strip], stain, sigma)):
             maps[channel, to] = _mean_over(image[inner], factor)
     return maps
 
 
-def _encoded(rgb: np.ndarray, mask: np.ndarray, stain: Stain, factor: int, encoder: Encoder) -> np.ndarray:
+def _encoded(rgb: np.ndarray, mask: np.ndarray, factor: int, encoder: Encoder) -> np.ndarray:
     maps = np.empty((len(encoder.names), *(size // factor for size in rgb.shape[:2])), dtype=np.float32)
     for strip, inner, to in _strips(rgb.shape, factor, encoder.margin):
-        found = encoder.encode(_on_glass(rgb[strip], mask[strip], stain), strip.start, mask[strip])
+        found = encoder.encode(np.ascontiguousarray(rgb[strip]), strip.start, mask[strip])
         maps[:, to] = _mean_over(found[:, inner], factor)
     return maps
-
-
-def _on_glass(rgb: np.ndarray, mask: np.ndarray, stain: Stain) -> np.ndarray:
-    """Put clear glass around the tissue, so that no filter reads what lies there (a black mask, ink, another piece)."""
-    return np.where(mask[..., None], rgb, np.rint(stain.background).astype(np.uint8))
 
 
 def _strips(shape: tuple[int, ...], factor: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:

@@ -90,7 +90,12 @@ def summarise_study(
     if {RANDOM, BLOCK} <= set(scored):
         rows += score.leakage_gap(rows)
     rows += _training(runs, study, across)
-    verdict = {"protocols": protocols, "texts": texts, "paint": _to_paint(protocols), "image_adds": _image_adds(scored)}
+    verdict = {
+        "protocols": protocols,
+        "texts": texts,
+        "paint": _to_paint(rows, protocols),
+        "image_adds": _image_adds(scored),
+    }
     return Summary(pd.DataFrame(rows), pd.concat(tables, ignore_index=True), verdict)
 
 
@@ -108,11 +113,15 @@ def _protocol_rows(folds, study: str, protocol: str, chosen: str, seed: int) -> 
     return found + score.gain_rows(folds, study, protocol, chosen, methods)
 
 
-def _to_paint(protocols: Mapping[str, Mapping[str, Any]]) -> str:
+def _to_paint(rows: Sequence[Mapping[str, Any]], protocols: Mapping[str, Any]) -> str:
     """Choose the network for the maps, unless its linear part alone does better inside a section."""
     for protocol in (BLOCK, *protocols):
-        if protocol in protocols:
-            return RIDGE if protocols[protocol]["winner"] == RIDGE else CONTEXT
+        found = {
+            row["method"]: row["value"] for row in rows
+            if (row["protocol"], row["metric"], row["sample"], row["fold"]) == (protocol, score.PRIMARY, "all", "all")
+        }  # fmt: skip
+        if CONTEXT in found and RIDGE in found:
+            return RIDGE if found[RIDGE] > found[CONTEXT] else CONTEXT
     return CONTEXT
 
 

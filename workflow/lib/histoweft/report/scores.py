@@ -95,7 +95,7 @@ def against_floor(value: float, floors: list[float], metric: str) -> tuple[float
     return difference, "better" if (difference < 0) == smaller else "worse"
 
 
-def evidence(frame: pd.DataFrame, tall: bool = False) -> Html:
+def evidence(frame: pd.DataFrame, tall: bool = False, task: bool = True) -> Html:
     """Return the table of all scores.
 
     Parameters
@@ -104,6 +104,8 @@ def evidence(frame: pd.DataFrame, tall: bool = False) -> Html:
         Rows of the metrics table.
     tall
         In a box that scrolls.
+    task
+        With a column for the task.
     """
     rows, kinds, notes = [], [], {}
     for _, group in frame.groupby(_GROUP, sort=False):
@@ -118,6 +120,7 @@ def evidence(frame: pd.DataFrame, tall: bool = False) -> Html:
     columns = ["Task", "Sample", "Protocol", "Metric", "Method", "Value", "95 % interval", "Beside the best floor", "n"]
     columns += ["Note"]
     said = [at for at in range(len(columns)) if any(row[at] not in (None, "", NOTHING) for row in rows)]
+    said = said if task else said[1:]
     shown = [[row[at] for at in said] for row in rows]
     made = table([columns[at] for at in said], shown, row_kinds=kinds, tall=tall, empty="Nothing was scored.")
     return joined([made, _notes(notes)]) if notes else made
@@ -133,7 +136,9 @@ def _note(row: dict[str, Any], notes: dict[str, int]) -> Html | str:
     parts = [part for part in row["note"].split("; ") if part]
     default = Html('<span class="tag">default</span> ') if "default" in parts else ""
     text = "; ".join(part for part in parts if part != "default")
-    text = "; ".join(filter(None, [text, row["panel"] and f"panel: {row['panel']}"]))
+    # A metric such as pearson_top50 says its panel itself.
+    if row["panel"] and row["panel"].split()[0] not in row["metric"].split("_"):
+        text = "; ".join(filter(None, [text, f"panel: {row['panel']}"]))
     if len(text) > LONG_NOTE:
         text = f"note {notes.setdefault(text, len(notes) + 1)}"
     return joined([default, text]) if default else text

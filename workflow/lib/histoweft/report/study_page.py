@@ -568,8 +568,15 @@ def all_scores(metrics: str, captions: dict[str, str]) -> Html:
         "Evidence",
         caption(captions["metrics_table"]),
         paragraph(more, Html("<code>metrics.tsv</code>"), ".", kind="quiet") if left else "",
-        evidence(shown, tall=len(shown) > 25),
+        *(
+            joined([Html("<h3>{}</h3>").format(_sentence(task)), evidence(rows, tall=len(rows) > 25, task=False)])
+            for task, rows in shown.groupby("task", sort=False)
+        ),
     )
+
+
+def _sentence(task: str) -> str:
+    return task[:1].upper() + task[1:].replace("_", " ")
 
 
 def methods_section(text: str, cited: list[str]) -> Html:
