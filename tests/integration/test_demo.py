@@ -129,16 +129,26 @@ def test_a_second_run_has_nothing_to_do(demo):
     assert "Nothing to be done" in text
 
 
+PAINTED = {
+    "tile", "image_features", "cross_validate", "score_histology", "histology_summary", "train_genes", "paint",
+    "paint_figure", "join_metrics", "report_sample", "report_study",
+}  # fmt: skip
+"""What depends on the image."""
+
+
 @pytest.mark.parametrize(
     ("option", "rules"),
     [
         ("report:\n  author: me\n", {"report_study"}),
-        ("expression:\n  markers_per_cluster: 3\n", {"markers", "report_sample", "report_study"}),
+        (
+            "expression:\n  markers_per_cluster: 3\n",
+            {"markers", "paint", "paint_figure", "report_sample", "report_study"},
+        ),
         ("integration:\n  resolution: 0.7\n", INTEGRATED),
         ("expression:\n  umap_min_dist: 0.3\n", {"umap", "cluster_figure", "assemble", "report_sample", *INTEGRATED}),
         (
             "ingest:\n  working_mpp: 3.0\n",
-            {"ingest_image", "qc_figure", "cluster_figure", "assemble", "report_sample", "report_study"},
+            {"ingest_image", "qc_figure", "cluster_figure", "assemble", *PAINTED},
         ),
     ],
 )

@@ -644,7 +644,12 @@ def verdict(
     text = f"{default} ({scores[default]:.3f}) {words} the best floor, {_gain(scores, gains, default, best_floor)}"
     if bar in scores:
         text += f"; it {'is at or above' if meets else 'is below'} the bar, {_gain(scores, gains, default, bar)}"
-    text += "." if winner == default else f". {winner} ({scores[winner]:.3f}) is best and becomes the default."
+    if winner == default:
+        text += "."
+    elif winner == bar:
+        text += f". {winner} ({scores[winner]:.3f}) is best, but the workflow paints with no such ensemble."
+    else:
+        text += f". {winner} ({scores[winner]:.3f}) is best and becomes the default."
     return Verdict(protocol, winner, beats, meets, text)
 
 
