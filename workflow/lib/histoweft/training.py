@@ -65,6 +65,11 @@ class Run:
     device: str
     resumed: bool
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """Epochs and times, for a table."""
+        return {name: getattr(self, name) for name in ("epochs", "best_epoch", "seconds", "seconds_per_epoch")}
+
 
 def adam(parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
     """Return Adam with decoupled weight decay (Loshchilov and Hutter 2019), all parameters in one kernel."""

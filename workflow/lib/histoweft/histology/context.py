@@ -240,7 +240,7 @@ def build(
     maps = _base_maps(rgb, um_per_px, mask, stain, factor)
     if encoder is not None:
         maps = np.concatenate([maps, _encoded(rgb, mask, factor, encoder)])
-    tissue = _mean_over(mask.astype(np.float32), factor)
+    tissue = mean_over(mask.astype(np.float32), factor)
     _standardise(maps, tissue)
     edge = _edge_um(tissue, um_per_px * factor)
     found = list(_levels(maps, tissue, factor, levels))
@@ -255,7 +255,7 @@ def _base_maps(rgb: np.ndarray, um_per_px: float, mask: np.ndarray, stain: Stain
     maps = np.empty((len(BASE), *(size // factor for size in rgb.shape[:2])), dtype=np.float32)
     for strip, inner, to in _strips(rgb.shape, factor, margin):
         for channel, image in enumerate(_channels(np.ascontiguousarray(rgb[strip]), mask[strip], stain, sigma)):
-            maps[channel, to] = _mean_over(image[inner], factor)
+            maps[channel, to] = mean_over(image[inner], factor)
     return maps
 
 
@@ -263,7 +263,7 @@ def _encoded(rgb: np.ndarray, mask: np.ndarray, factor: int, encoder: Encoder) -
     maps = np.empty((len(encoder.names), *(size // factor for size in rgb.shape[:2])), dtype=np.float32)
     for strip, inner, to in _strips(rgb.shape, factor, encoder.margin):
         found = encoder.encode(np.ascontiguousarray(rgb[strip]), strip.start, mask[strip])
-        maps[:, to] = _mean_over(found[:, inner], factor)
+        maps[:, to] = mean_over(found[:, inner], factor)
     return maps
 
 
@@ -299,7 +299,7 @@ def _channels(rgb: np.ndarray, mask: np.ndarray, stain: Stain, sigma: float) -> 
     yield (haematoxylin > 0.6).astype(np.float32)
 
 
-def _mean_over(image: np.ndarray, factor: int) -> np.ndarray:
+def mean_over(image: np.ndarray, factor: int) -> np.ndarray:
     """Average blocks of factor x factor pixels of the last two axes; what is left at the end is dropped."""
     height, width = (size // factor for size in image.shape[-2:])
     image = image[..., : height * factor, : width * factor]
@@ -344,7 +344,7 @@ def _levels(maps: np.ndarray, tissue: np.ndarray, factor: int, n: int) -> Iterat
 
 def _halve(maps: np.ndarray) -> np.ndarray:
     odd = [(0, 0)] * (maps.ndim - 2) + [(0, size % 2) for size in maps.shape[-2:]]
-    return _mean_over(np.pad(maps, odd), 2)
+    return mean_over(np.pad(maps, odd), 2)
 
 
 def save(context: Context, path: str | os.PathLike) -> None:

@@ -131,8 +131,7 @@ def cross_validate(
             test, train = folds.predict_fold(spots, goal, model, given, device)
             entry["methods"][method] = goal.decompress(test)
             entry["training"][method] = training_score(spots, goal, goal.decompress(train))
-            entry["runs"][method] = {"epochs": run.epochs, "best_epoch": run.best_epoch, "seconds": run.seconds,
-                                     "seconds_per_epoch": run.seconds_per_epoch}  # fmt: skip
+            entry["runs"][method] = run.facts
             _log.info("fold %s, %s: %.3f on the training spots after %d epochs", fold.name, method,
                       entry["training"][method], run.epochs)  # fmt: skip
         found.append(entry)
@@ -212,7 +211,7 @@ def _score_section(spots: Spots, goal: folds.Target, section: int, methods, chos
     genes = np.unique(np.concatenate([panel.genes for panel in chosen]))
     limit = np.full(len(spots.genes), np.nan)
     limit[genes] = ceiling.thinning_ceiling(spots.counts[rows], spots.totals[rows], goal.median_total, genes, seed)
-    truth = spots.normalised(goal.median_total)[rows]
+    truth = spots.normalised(goal.median_total, rows)
     return score.score_fold(
         score.HeldOut(
             spots.samples[section], goal.fold.name, truth, np.log(np.maximum(spots.totals[rows], 1)), spots.xy[rows],
@@ -247,7 +246,7 @@ def tune(spots: Spots, of: Sequence[Fold], options: Any, *, seed: int, device: s
             goal = folds.target(spots, own, seed=seed)
             model, _ = folds.fit_context(spots, goal, options, seed=seed, device=device, threads=threads)
             given = folds.predict_context(model, spots.pixels[own.test], device)
-            truth = goal.components.compress(spots.normalised(goal.median_total)[own.test])
+            truth = goal.components.compress(spots.normalised(goal.median_total, own.test))
             scores.append(folds.agreement(truth, given))
         found.append(float(np.mean(scores)))
     return found

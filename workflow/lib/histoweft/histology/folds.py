@@ -133,7 +133,7 @@ def target(spots: Spots, fold: Fold, n_components: int = COMPONENTS, seed: int =
     train = fold.train
     section = spots.section[train]
     median = float(np.median(spots.totals[train]))
-    expression = spots.normalised(median)[train]
+    expression = spots.normalised(median, train)
     parts = floors.components(expression, n_components, seed)
     scores = parts.scores.copy()
     for number in np.unique(section):

@@ -95,11 +95,10 @@ class Painter:
     def on_grid(self, image: np.ndarray) -> np.ndarray:
         """Average a working image, (h, w) bool or (h, w, 3) uint8, onto the maps' pixels."""
         factor = self.pyramid.levels[0].factor
-        height, width = self.shape
-        blocks = image[: height * factor, : width * factor].reshape(height, factor, width, factor, *image.shape[2:])
         if image.dtype == bool:
-            return blocks.mean(axis=(1, 3), dtype=np.float32) > 0.5
-        return blocks.mean(axis=(1, 3), dtype=np.float32).round().astype(image.dtype) if factor > 1 else image
+            return context.mean_over(image, factor) > 0.5
+        means = context.mean_over(np.moveaxis(image, -1, 0), factor)
+        return np.moveaxis(means, 0, -1).round().astype(image.dtype) if factor > 1 else image
 
 
 def painter(

@@ -135,8 +135,7 @@ def cross_validate(
         found.append({
             "name": fold.name, "test": fold.test, "methods": {AUTOENCODER: every.rows(fold.test)},
             "training": {AUTOENCODER: score},
-            "runs": {AUTOENCODER: {"epochs": run.epochs, "best_epoch": run.best_epoch, "seconds": run.seconds,
-                                   "seconds_per_epoch": run.seconds_per_epoch}},
+            "runs": {AUTOENCODER: run.facts},
         })  # fmt: skip
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ class Section:
     spread: np.ndarray
     features: list[str]
 
-    @property
+    @cached_property
     def means(self) -> np.ndarray:
         """Mean over each footprint, spots x features float32."""
         return self.pixels.mean(axis=1, dtype=np.float32)
@@ -183,14 +184,14 @@ class Spots:
     frame: np.ndarray
     features: list[str]
 
-    @property
+    @cached_property
     def means(self) -> np.ndarray:
         """Mean over each footprint, spots x features float32."""
         return self.pixels.mean(axis=1, dtype=np.float32)
 
-    def normalised(self, median_total: float) -> sp.csr_matrix:
-        """Return log(1 + count / total x median total), spots x genes float32."""
-        return normalise(self.counts, median_total, self.totals)
+    def normalised(self, median_total: float, rows: slice | np.ndarray = slice(None)) -> sp.csr_matrix:
+        """Return log(1 + count / total x median total) of some spots, rows x genes float32; of all if left out."""
+        return normalise(self.counts[rows], median_total, self.totals[rows])
 
 
 def join(sections: Sequence[Section], registered: pd.DataFrame | None = None) -> Spots:
