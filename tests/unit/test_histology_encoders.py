@@ -1,12 +1,10 @@
 """Encoders: the option, weights from files and from a hub that is not there, dense maps without seams."""
 
-import json
 import logging
 import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -19,13 +17,10 @@ from histoweft.histology.encoders import (  # noqa: E402
     Choice,
     _resolved,
     _zoom,
-    kept_part,
     licence_note,
     load_encoder,
     parse,
     projection,
-    reconstruct,
-    study_sections,
 )
 from histoweft.histology.stain import REFERENCE, normalise  # noqa: E402
 
@@ -386,45 +381,3 @@ def test_own_network_without_facts(tmp_path):
     autoencoder.save(autoencoder.build("encoder"), path, {"um_per_px": 2.0})
     with pytest.raises(InputError, match="without 'target'"):
         load_encoder(parse("pretrained"), "cpu", 2.0, model=path)
-
-
-def test_reconstruction_by_strips(rgb):
-    torch.manual_seed(1)
-    network = autoencoder.build("autoencoder").eval()
-    tall = np.vstack([rgb] * 3)[:1307]
-    image, similarity = reconstruct(network, tall)
-    with torch.inference_mode():
-        whole = network(autoencoder.as_images(tall))[0][0].permute(1, 2, 0).numpy()
-    assert np.abs(image - 255 * whole).max() < 0.51
-    assert np.isnan(similarity[:5]).all()
-    assert np.isnan(similarity[:, -5:]).all()
-    assert np.isfinite(similarity[5:-5, 5:-5]).all()
-    assert -1 <= np.nanmin(similarity) <= np.nanmax(similarity) <= 1
-
-
-def test_sections_share_scale_and_stain(tmp_path, rgb, monkeypatch):
-    images = {"a.tif": (rgb, 2.0), "b.tif": (rgb, 1.0)}
-    monkeypatch.setattr("histoweft.images.read_image", lambda path: (*images[path.name], 1.0))
-    tables = []
-    for name, (_, um_per_px) in images.items():
-        stain = {**REFERENCE.to_json(), "um_per_px": um_per_px}
-        (tmp_path / f"{name}.json").write_text(json.dumps(stain))
-        table = pd.DataFrame({"y0": [40], "y1": [140], "x0": [0], "x1": [100], "kept": [True]}, index=["1"])
-        table.to_parquet(tmp_path / f"{name}.parquet")
-        tables.append(tmp_path / f"{name}.parquet")
-    stains = [tmp_path / f"{name}.json" for name in images]
-    sections, um_per_px, goal = study_sections([tmp_path / name for name in images], tables, stains)
-    assert um_per_px == 2.0
-    assert [rgb.shape for rgb, _ in sections] == [(500, 460, 3), (250, 230, 3)]
-    assert sections[0][1].iloc[0].tolist()[:4] == [40, 140, 0, 100]
-    assert sections[1][1].iloc[0].tolist()[:4] == [20, 70, 0, 50]
-    np.testing.assert_allclose(goal.matrix, REFERENCE.matrix, atol=1e-5)
-
-
-def test_kept_part(rgb):
-    tiles = pd.DataFrame({"y0": [100, 0], "y1": [300, 50], "x0": [50, 0], "x1": [150, 50], "kept": [True, False]})
-    part, mask = kept_part(rgb, tiles)
-    np.testing.assert_array_equal(part, rgb[100:300, 50:150])
-    assert mask.all()
-    part, mask = kept_part(rgb, tiles, most=80)
-    np.testing.assert_array_equal(part, rgb[160:240, 60:140])

@@ -111,13 +111,13 @@ def test_the_footprint_of_the_config_replaces_the_platform(tmp_path):
     ("about", "size"),
     [
         ({"spot_diameter_um": 55.0}, (55.0, False)),
-        ({"bin_um": 8}, (8.0, True)),
-        ({"bin_um": np.nan, "spot_diameter_um": 100}, (100.0, False)),
-        ({"bin_um": 2, "spot_diameter_um": 100}, (2.0, True)),
+        ({"spot_diameter_um": 8, "platform": "visium_hd"}, (8.0, True)),
+        ({"spot_diameter_um": 100, "platform": "st"}, (100.0, False)),
     ],
 )
 def test_spots_are_discs_and_bins_are_squares(about, size):
     assert spots.footprint_of(about, "s1") == size
+    assert spots.footprint_of(about, "s1", 40.0) == (40.0, size[1])
 
 
 @pytest.mark.parametrize("about", [{}, {"spot_diameter_um": 0}, {"spot_diameter_um": None}])
@@ -209,7 +209,6 @@ def test_a_fold_with_an_empty_side_is_refused(sections, held_out, side):
 
 
 def test_blocks_keep_a_buffer_of_spots(alone):
-    assert folds.pitch(alone.xy) == cases.PITCH_UM
     tested = []
     for fold in folds.within(alone, BLOCK, 4, 2.0, seed=0):
         gaps = np.linalg.norm(alone.xy[fold.train][:, None] - alone.xy[fold.test][None], axis=2)

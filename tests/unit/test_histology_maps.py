@@ -11,11 +11,11 @@ pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
 
 from histoweft.errors import InputError
-from histoweft.floors import Factored
 from histoweft.histology import context, evaluate, folds, maps, spots
 from histoweft.histology.network import Options
 from histoweft.histology.plan import ALL, Fit
-from histoweft.histology.results import write_predictions
+from histoweft.histology.results import write_scores
+from histoweft.histology.score import FoldScores, Panel
 
 SHOWN = ["B3", "A0", "A1", "N2"]
 
@@ -170,29 +170,18 @@ def test_measured_expression_is_log_normalised_to_the_median(measured):
     assert measured.most_variable(SHOWN, 9) == SHOWN
 
 
-def test_held_out_correlation_is_the_mean_over_blocks(measured, tmp_path):
-    truth = cases.section().counts.toarray().astype(float)
-    random = np.random.default_rng(0)
-    entries, expected = [], []
-    for number, test in enumerate((np.arange(0, 60), np.arange(70, 144))):
-        given = random.standard_normal((len(test), len(cases.GENES))) + truth[test]
-        given[:, cases.GENES.index("A1")] = 5
-        if number:
-            given[:, cases.GENES.index("N2")] = -1
-        prediction = Factored(given, np.eye(len(cases.GENES)), np.zeros(len(cases.GENES)))
-        entries.append({"name": f"block_{number}", "test": test, "methods": {"context": prediction},
-                        "training": {}, "runs": {}})  # fmt: skip
-        columns = [cases.GENES.index(gene) for gene in SHOWN]
-        with np.errstate(invalid="ignore"):
-            expected.append([np.corrcoef(measured.values[test, i], given[:, c])[0, 1] for i, c in enumerate(columns)])
-    write_predictions(tmp_path / "p.npz", entries)
-    found = maps.held_out_pearson(tmp_path / "p.npz", measured, SHOWN)
-    expected = np.array(expected)
-    assert found[:2] == pytest.approx(expected[:, :2].mean(axis=0), abs=1e-4)
-    # Constant predictions have no correlation: one block is left, or none.
-    assert found[3] == pytest.approx(expected[0, 3], abs=1e-4)
-    assert np.isnan(found[2])
-    assert maps.held_out_pearson(None, measured, SHOWN) is None
+def test_held_out_correlation_is_the_mean_over_blocks(tmp_path):
+    def fold(number, values):
+        table = pd.DataFrame({"pearson": values}, index=pd.Index([2, 0, 1], name="gene"))
+        panels = [Panel("all", np.arange(3))]
+        return FoldScores("s1", f"block_{number}", 9, panels, {"context": table, "floor:ridge_context": -table}, {})
+
+    write_scores(tmp_path / "s.npz", [fold(1, [0.1, 0.2, np.nan]), fold(2, [0.3, 0.4, 0.5])], ["x", "y", "z"])
+    found = maps.held_out_pearson(tmp_path / "s.npz", ["z", "y", "x", "unscored"], "context")
+    assert found == pytest.approx([0.2, 0.5, 0.3, np.nan], nan_ok=True)
+    ridge = maps.held_out_pearson(tmp_path / "s.npz", ["z"], "floor:ridge_context")
+    assert ridge == pytest.approx([-0.2])
+    assert maps.held_out_pearson(None, ["z"], "context") is None
 
 
 def test_the_composite_shows_genes_that_differ(measured, drawn):

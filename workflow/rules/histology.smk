@@ -38,6 +38,7 @@ rule tile:
         runtime=60,
     params:
         options=HISTOLOGY["tiles"],
+        footprint_um=HISTOLOGY["footprint_um"],
         seed=study.config["seed"],
         library=library("histology/tile"),
     message:
@@ -49,6 +50,7 @@ rule tile:
 rule pretrain:
     input:
         images=of_samples(rules.ingest_image.output.image, IMAGED),
+        masks=of_samples(rules.tile.output.mask, IMAGED),
         tiles=of_samples(rules.tile.output.tiles, IMAGED),
         stains=of_samples(rules.tile.output.stain, IMAGED),
     output:
@@ -367,7 +369,7 @@ rule paint_figure:
         filtered=rules.qc.output.filtered,
         image=rules.ingest_image.output.image,
         painted=rules.paint.output.painted,
-        predictions=block_predictions,
+        scores=block_scores,
     output:
         painted=shown(f"{FIGURES}/painted.png", "painted_figure", "Histology", sample="{sample}", item="painted genes"),
         composite=shown(

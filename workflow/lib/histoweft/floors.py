@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from histoweft.errors import HistoweftError
+from histoweft.metrics import column_pearson
 from histoweft.splits import Fold
 
 NEIGHBOURS = (1, 2, 4, 8, 16, 32, 64)
@@ -295,10 +296,7 @@ class _Loss:
     def __call__(self, truth: np.ndarray, predicted: np.ndarray) -> float:
         if self._criterion == "mse":
             return float(((truth - predicted) ** 2).mean(axis=0).sum())
-        x, y = predicted - predicted.mean(axis=0), truth - truth.mean(axis=0)
-        spread = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-        r = np.divide((x * y).sum(axis=0), spread, out=np.zeros(len(spread)), where=spread > 1e-12)
-        return float(1 - self._weight @ r)
+        return float(1 - self._weight @ column_pearson(truth, predicted))
 
 
 def _target(Y: Any, scores: np.ndarray | None) -> np.ndarray:

@@ -72,6 +72,23 @@ def adjusted_rand_index(first: Iterable[Any], second: Iterable[Any]) -> float:
     return 1.0 if largest == expected else (together - expected) / (largest - expected)
 
 
+def column_pearson(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Correlate each column with its prediction.
+
+    Parameters
+    ----------
+    truth, predicted
+        rows x columns.
+
+    Returns
+    -------
+    (columns,), 0 where either side is constant.
+    """
+    a, b = truth - truth.mean(axis=0), predicted - predicted.mean(axis=0)
+    size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    return np.divide((a * b).sum(axis=0), size, out=np.zeros(size.shape), where=size > 1e-12)
+
+
 def metric_row(
     study: str,
     stage: str,

@@ -67,7 +67,7 @@ def encoder_model(wildcards):
     return [rules.pretrain.output.model.format(network="encoder")] if HISTOLOGY["encoder"] == "pretrained" else []
 
 
-def block_predictions(wildcards):
-    """Return what models predict for a sample's spots when they are held out in blocks, if they were."""
+def block_scores(wildcards):
+    """Return the scores of a sample's spots held out in blocks, if they were."""
     fit = f"{plan.BLOCK}-{wildcards.sample}"
-    return expand(rules.cross_validate.output.predictions, fit=fit, model="context") if fit in FITS else []
+    return [rules.score_histology.output.scores.format(fit=fit)] if fit in FITS else []

@@ -19,7 +19,7 @@ def main(job):
     mask, _ = read_mask(job.input.mask)
     stain = Stain.from_json(json.loads(Path(job.input.stain).read_text(encoding="utf-8")))
     with CountsFile(job.input.filtered) as counts:
-        size = job.params.footprint_um or footprint_of(counts.uns["histoweft"], job.input.filtered)[0]
+        size, _ = footprint_of(counts.uns["histoweft"], job.input.filtered, job.params.footprint_um)
     encoder, choice = None, encoders.parse(job.params.encoder)
     if choice.kind != "none":
         encoder = encoders.load_encoder(

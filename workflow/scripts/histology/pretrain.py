@@ -10,12 +10,12 @@ def main(job):
     import pandas as pd
 
     from histoweft.histology.autoencoder import save
-    from histoweft.histology.encoders import kept_part, reconstruct, study_sections
     from histoweft.histology.figures import reconstruction_figure, training_figure
     from histoweft.histology.pretrain import pretrain
+    from histoweft.histology.reconstruction import kept_part, reconstruct, study_sections
 
     options, samples = job.params.options, list(job.params.samples)
-    sections, um_per_px, target = study_sections(job.input.images, job.input.tiles, job.input.stains)
+    sections, um_per_px, target = study_sections(job.input.images, job.input.masks, job.input.tiles, job.input.stains)
     model, course, score = pretrain(
         sections, network=job.wildcards.network, epochs=options["epochs"], batch=options["batch"],
         crop=options["crop"], seed=job.params.seed, device=job.device, threads=job.threads,

@@ -7,6 +7,7 @@ def main(job):
     """Write the tiles, the stains with the rates, the tissue mask and the contact sheet."""
     import json
 
+    from histoweft.histology.spots import footprint_of
     from histoweft.histology.stain import estimate
     from histoweft.histology.tiles import contact_sheet, grid, in_words, quality, rates
     from histoweft.histology.tissue import find_tissue, write_mask
@@ -18,7 +19,7 @@ def main(job):
     rgb, um_per_px, scale = read_image(job.input.image)
     with CountsFile(job.input.filtered) as counts:
         about = counts.uns["histoweft"]
-        spot_um = about.get("spot_diameter_um") or about.get("bin_um") or float("nan")
+        spot_um, _ = footprint_of(about, job.input.filtered, job.params.footprint_um)
         spots = counts.obsm("spatial")[:, :2] * scale
     tissue = find_tissue(rgb, um_per_px, spots, spot_um / um_per_px)
     stain, warnings = estimate(rgb, tissue.mask, job.params.seed)

@@ -14,6 +14,8 @@ import scipy.sparse as sp
 from histoweft import floors, splits
 from histoweft.floors import Factored, TargetComponents
 from histoweft.histology.spots import Spots
+from histoweft.metrics import column_pearson
+from histoweft.plotting import spacing
 from histoweft.splits import Fold
 
 if TYPE_CHECKING:
@@ -79,17 +81,10 @@ def within(spots: Spots, protocol: str, n_folds: int, buffer_spots: float, seed:
     """
     if protocol == "random":
         return splits.random_folds(len(spots.xy), n_folds, seed)
-    buffer = buffer_spots * pitch(spots.xy)
+    buffer = buffer_spots * spacing(spots.xy)
     folds = splits.blocks(spots.xy, n_folds, buffer)
     splits.audit(folds, len(spots.xy), xy=spots.xy, buffer_um=buffer)
     return folds
-
-
-def pitch(xy: np.ndarray) -> float:
-    """Return the median distance to the nearest other spot."""
-    from scipy.spatial import cKDTree
-
-    return float(np.median(cKDTree(xy).query(xy, 2)[0][:, 1]))
 
 
 @dataclass(frozen=True)
@@ -228,10 +223,8 @@ def _mean_of(known_xy, known, xy, k: int, without_self: bool = False) -> np.ndar
 
 def agreement(truth: np.ndarray, given: np.ndarray) -> float:
     """Correlation of components, weighted by their variance."""
-    a, b = truth - truth.mean(axis=0), given - given.mean(axis=0)
-    size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-    r = np.divide((a * b).sum(axis=0), size, out=np.zeros_like(size), where=size > 0)
-    return float((r * a.var(axis=0)).sum() / a.var(axis=0).sum())
+    variance = truth.var(axis=0)
+    return float((column_pearson(truth, given) * variance).sum() / variance.sum())
 
 
 # ------------------------------------------------------------------------------------------------- models and floors

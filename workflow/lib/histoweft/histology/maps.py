@@ -150,17 +150,13 @@ def measured_expression(filtered: str | os.PathLike, genes: Sequence[str]) -> Me
     return Measured(at, values.toarray(), footprint_of(about, str(filtered))[0], names)
 
 
-def held_out_pearson(
-    predictions: str | os.PathLike | None, measured: Measured, genes: Sequence[str], method: str = "context"
-) -> np.ndarray | None:
-    """Correlate what models that did not see a spot predict for it with what was measured there.
+def held_out_pearson(scores: str | os.PathLike | None, genes: Sequence[str], method: str) -> np.ndarray | None:
+    """Read how well the method that painted a section predicts each gene in blocks it has not seen.
 
     Parameters
     ----------
-    predictions
+    scores
         Of the section's blocks; None where it was not cut into blocks.
-    measured
-        Its spots.
     genes
         Painted genes.
     method
@@ -168,22 +164,16 @@ def held_out_pearson(
 
     Returns
     -------
-    (genes,), mean over the blocks of the correlation inside each; None without blocks.
+    (genes,), mean over the blocks of the correlation inside each, NaN where a gene was not scored; None without blocks.
     """
-    from histoweft.histology.results import read_predictions
+    from histoweft.histology.results import read_scores
 
-    if not predictions:
+    if not scores:
         return None
-    columns = measured.names.get_indexer(pd.Index(genes))
-    found = []
-    for fold in read_predictions(predictions):
-        a, b = measured.values[fold["test"]], fold["methods"][method].genes(columns)
-        a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-        size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
-        found.append(np.divide((a * b).sum(axis=0), size, out=np.full(len(genes), np.nan), where=size > 1e-9))
-    with np.errstate(all="ignore"):
-        counted = np.isfinite(found).sum(axis=0)
-        return np.where(counted > 0, np.nansum(found, axis=0) / np.maximum(counted, 1), np.nan)
+    folds, known = read_scores([scores])
+    numbers = pd.Index(known).get_indexer(pd.Index(genes))
+    each = [fold.tables[method]["pearson"].reindex(numbers) for fold in folds]
+    return pd.concat(each, axis=1).mean(axis=1).to_numpy()
 
 
 def composite_genes(maps: np.ndarray, mask: np.ndarray | None, measured: Measured, genes: Sequence[str]) -> list[int]:

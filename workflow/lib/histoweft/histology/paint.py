@@ -499,6 +499,17 @@ def _check_array(faults: Faults, where: str, array, expected: tuple[int, ...]) -
                     return
 
 
+def painted_by(path: str | os.PathLike) -> str:
+    """Return the method whose maps a store holds.
+
+    Raises
+    ------
+    InputError
+        There is no such store.
+    """
+    return str(_open(path).attrs["histoweft"].get("model", ""))
+
+
 def read_painted(
     path: str | os.PathLike, genes: Sequence[str] | None = None, level: int = 0, max_px: int | None = None
 ) -> tuple[np.ndarray, list[str], float]:

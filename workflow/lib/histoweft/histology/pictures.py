@@ -73,7 +73,7 @@ def read_pictures(
         mask = read_mask(mask_path)[0]
         with CountsFile(counts) as file:
             about, xy = file.uns["histoweft"], file.obsm("spatial")[:, :2] * scale
-        size, square = (footprint_um, False) if footprint_um else footprint_of(about, str(counts))
+        size, square = footprint_of(about, str(counts), footprint_um)
         size /= um_per_px
         picture = image_model.crop_to_tissue(normalise(rgb, stain, goal, mask), mask, xy, size, um_per_px)
         found[str(about["sample"])] = Placed(picture, xy, size, square)

@@ -63,7 +63,7 @@ class Section:
         return self.pixels.mean(axis=1, dtype=np.float32)
 
 
-def footprint_of(about: dict, where: str) -> tuple[float, bool]:
+def footprint_of(about: dict, where: str, footprint_um: float | None = None) -> tuple[float, bool]:
     """Return the diameter of a spot or the side of a bin, um, and whether it is square.
 
     Parameters
@@ -72,22 +72,23 @@ def footprint_of(about: dict, where: str) -> tuple[float, bool]:
         ``uns['histoweft']`` of a sample.
     where
         How messages call it.
+    footprint_um
+        Replaces the platform's size.
 
     Raises
     ------
     InputError
-        Neither is known.
+        The size is not known.
     """
-    for key, square in (("bin_um", True), ("spot_diameter_um", False)):
-        size = about.get(key)
-        if size is not None and np.isfinite(size) and size > 0:
-            return float(size), square
-    raise InputError.one(
-        where,
-        "no spot diameter and no bin size",
-        "what area of the image a count belongs to",
-        "Set histology.footprint_um in the config, or histology.enabled: false for this study.",
-    )
+    size = footprint_um or about.get("spot_diameter_um")
+    if size is None or not np.isfinite(size) or size <= 0:
+        raise InputError.one(
+            where,
+            "no spot diameter and no bin size",
+            "what area of the image a count belongs to",
+            "Set histology.footprint_um in the config, or histology.enabled: false for this study.",
+        )
+    return float(size), about.get("platform") == "visium_hd"
 
 
 def standardise(features: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -123,7 +124,7 @@ def read_section(
     with CountsFile(filtered) as file:
         about, counts, genes, barcodes = file.uns["histoweft"], file.matrix(), file.var_names, file.obs_names
         pixels_full, xy = file.obsm("spatial")[:, :2], file.obsm("spatial_um")[:, :2]
-    size, square = (footprint_um, False) if footprint_um else footprint_of(about, str(filtered))
+    size, square = footprint_of(about, str(filtered), footprint_um)
     at = pixels_full * (float(about["mpp"]) / image.um_per_px)
     _on_image(at, image, filtered)
     spots = context.footprints(at, size / image.um_per_px, square, points)
