@@ -60,6 +60,15 @@ def test_the_chosen_resolution_must_be_computed(sheet):
     assert "expression.resolution: found 0.7; expected one of expression.resolutions: 0.25, 0.5, 1.0, 1.5" in str(fault)
 
 
+def test_a_study_needs_samples_or_another_input():
+    _, faults = study.load({"study": "s"})
+    (fault,) = faults.items
+    assert "samples: found nothing to work on; expected a sample sheet, or atlas.input" in str(fault)
+    loaded, faults = study.load({"study": "s", "atlas": {"input": "atlas.h5ad"}})
+    assert not faults
+    assert loaded.samples == {}
+
+
 @pytest.mark.parametrize(
     ("path", "url"),
     [("https://x.org/a.h5", True), ("HTTP://x.org/a", True), ("a/b.h5", False), ("/a://b", False), ("c:file", False)],

@@ -33,7 +33,7 @@ if _faults:
 
 
 wildcard_constraints:
-    sample="|".join(map(re.escape, study.samples)),
+    sample="|".join(map(re.escape, study.samples)) or "none",
     method="|".join(study.config["integration"]["methods"]),
 
 

@@ -76,6 +76,7 @@ rule assemble:
 rule report_sample:
     input:
         unpack(sample_histology),
+        stages=lambda wildcards: shown_files(sample_stages(wildcards.sample)),
         notebook=str(REPOSITORY / "workflow" / "notebooks" / "sample.ipynb"),
         captions=captions(
             "qc_figure",
@@ -91,6 +92,7 @@ rule report_sample:
             "painted_figure",
             "composite_figure",
             "histology_table",
+            *shown_captions(SAMPLE_STAGES),
         ),
         counts=rules.ingest_counts.output.counts,
         warnings=rules.ingest_counts.output.warnings,
@@ -129,6 +131,7 @@ rule report_sample:
         runtime=20,
     params:
         config=sample_settings,
+        shown=lambda wildcards: sample_stages(wildcards.sample),
         library=library("report/report_sample"),
     message:
         "Page of {wildcards.sample}"
@@ -139,6 +142,7 @@ rule report_sample:
 rule report_study:
     input:
         unpack(lambda wildcards: integration_outputs() | histology_outputs()),
+        stages=shown_files(study_stages()),
         notebook=str(REPOSITORY / "workflow" / "notebooks" / "study.ipynb"),
         captions=captions(
             "qc_table",
@@ -153,6 +157,7 @@ rule report_study:
             "reconstruction_figure",
             "pretraining_figure",
             "registration_table",
+            *shown_captions(STUDY_STAGES),
         ),
         pages=expand(rules.report_sample.output.page, sample=study.samples),
         facts=expand(rules.report_sample.output.facts, sample=study.samples),
@@ -187,6 +192,7 @@ rule report_study:
     params:
         config=study.config,
         samples=study.samples,
+        shown=study_stages(),
         library=library("report/report_study"),
     message:
         "Page of the study"

@@ -68,6 +68,13 @@ def load(config: dict, source: str = "config") -> tuple[Study, Faults]:
     sheet = completed.get("samples")
     if not isinstance(sheet, str):
         return study, faults
+    if not sheet:
+        if not completed.get("atlas", {}).get("input"):
+            hint = "Name a sample sheet, or the input of a stage that needs none."
+            faults.add(f"{source}: samples", "nothing to work on", "a sample sheet, or atlas.input", hint)
+        elif not faults:
+            _check_meaning(study, source, faults)
+        return study, faults
     rows, sheet_faults = validation.read_sheet(Path(sheet), options.load_schema("samples"))
     faults.extend(sheet_faults)
     for row in rows:

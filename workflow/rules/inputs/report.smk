@@ -6,6 +6,41 @@ def captions(*names):
     return [str(REPOSITORY / "workflow" / "report" / f"{name}.rst") for name in names]
 
 
+# Stage -> what its section of a page shows: `verdict`, and `figures` and `tables` as (path, caption).
+SAMPLE_STAGES = {}
+STUDY_STAGES = {}
+
+
+def study_stages():
+    """Return what the study page shows of further stages."""
+    return STUDY_STAGES
+
+
+def sample_stages(sample):
+    """Return what a sample's page shows of further stages."""
+    return {
+        stage: {
+            part: [[str(path).format(sample=sample), caption] for path, caption in shown]
+            for part, shown in parts.items()
+        }
+        for stage, parts in SAMPLE_STAGES.items()
+    }
+
+
+def shown_files(stages):
+    """Return the files that the sections of stages show."""
+    files = [parts["verdict"] for parts in stages.values() if parts.get("verdict")]
+    return files + [
+        path for parts in stages.values() for kind in ("figures", "tables") for path, _ in parts.get(kind, [])
+    ]
+
+
+def shown_captions(stages):
+    """Return the names of the captions that the sections of stages use."""
+    pairs = [pair for parts in stages.values() for kind in ("figures", "tables") for pair in parts.get(kind, [])]
+    return dict.fromkeys(caption for _, caption in pairs)
+
+
 def study_pages():
     """Return the study page, which draws in every sample's page."""
     return [rules.report_study.output.page]

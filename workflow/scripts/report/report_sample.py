@@ -16,6 +16,7 @@ def main(job):
         facts_path=job.output.facts,
         executed=job.output.notebook,
         output=job.output.page,
+        shown=job.params.shown,
     )
 
 

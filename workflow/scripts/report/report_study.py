@@ -15,6 +15,7 @@ def main(job):
         notebook=job.input.notebook,
         executed=job.output.notebook,
         output=job.output.page,
+        shown=job.params.shown,
         methods_path=job.output.methods,
     )
 

@@ -44,6 +44,7 @@ def write(
     facts_path: str | os.PathLike,
     executed: str | os.PathLike,
     output: str | os.PathLike,
+    shown: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Gather a sample's facts and make its page.
 
@@ -61,6 +62,8 @@ def write(
         Its name.
     notebook, facts_path, executed, output
         The notebook; the facts, its executed copy and the page that are written.
+    shown
+        What further stages show; see `stages.sections`.
     """
     names = ("counts", "filtered", "clusters", "qc", "stability", "metrics", "warnings")
     facts = sample_facts(**{name: inputs[name] for name in names}, resolution=config["expression"]["resolution"],
@@ -72,6 +75,7 @@ def write(
         "figures": {Path(path).stem: str(path) for path in [*inputs["figures"], *inputs.get("histology_figures", [])]},
         "tables": {name: str(inputs[name]) for name in ("top_markers", "metrics")},
         "histology": {name: str(inputs.get(name) or "") for name in ("painted", "histology_metrics")},
+        "shown": {stage: dict(parts) for stage, parts in (shown or {}).items()},
         "captions": {Path(path).stem: caption_text(path, sample) for path in captions},
         "settings": portable_values({name: config[name] for name in _SETTINGS if name in config}),
         "versions": installed_versions(REPOSITORY / "envs"),

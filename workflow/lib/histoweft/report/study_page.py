@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from histoweft.report import render
+from histoweft.report import render, stages
 from histoweft.report.facts import FROM_IMAGE_TITLE, PLATFORMS, chosen_stability
 from histoweft.report.html import (
     Html,
@@ -85,6 +85,7 @@ def write(
     executed: str | os.PathLike,
     output: str | os.PathLike,
     methods_path: str | os.PathLike,
+    shown: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Make the page of a study and its Methods paragraph.
 
@@ -102,16 +103,19 @@ def write(
         Sample to row of the sheet.
     notebook, executed, output, methods_path
         The notebook; its executed copy, the page and the paragraph that are written.
+    shown
+        What further stages show; see `stages.sections`.
     """
-    facts = read_facts(inputs["facts"])
+    shown = {stage: dict(parts) for stage, parts in (shown or {}).items()}
+    facts = read_facts(inputs.get("facts") or [])
     versions = installed_versions(REPOSITORY / "envs")
     paragraph_text, cited = methods(config, facts, versions, registered="registration" in inputs)
     Path(methods_path).write_text(paragraph_text + "\n", encoding="utf-8")
     parameters = {
         "config": portable_values(config),
         "sheet": sheet_rows(samples, config),
-        "facts": [str(path) for path in inputs["facts"]],
-        "thumbnails": dict(zip(samples, map(str, inputs["clusters"]), strict=True)),
+        "facts": [str(path) for path in inputs.get("facts") or []],
+        "thumbnails": dict(zip(samples, map(str, inputs.get("clusters") or []), strict=True)),
         "metrics": str(inputs["metrics"]),
         "verdict": str(inputs.get("verdict") or ""),
         "figures": {Path(path).stem: str(path) for path in inputs.get("integration") or []},
@@ -120,6 +124,7 @@ def write(
             "registration": str(inputs.get("registration") or ""),
             "figures": {Path(path).stem: str(path) for path in inputs.get("histology_figures") or []},
         },
+        "shown": shown,
         "captions": {Path(path).stem: caption_text(path) for path in captions},
         "methods_text": paragraph_text,
         "cited": cited,
@@ -147,7 +152,7 @@ def sheet_rows(samples: dict[str, dict[str, Any]], config: dict[str, Any]) -> li
                 value = Path(value).relative_to(root).as_posix()
             flat[column] = portable(value)
         rows.append(flat)
-    used = [column for column in rows[0] if any(row.get(column) not in (None, "") for row in rows)]
+    used = [column for column in next(iter(rows), ()) if any(row.get(column) not in (None, "") for row in rows)]
     return [{column: row.get(column) for column in used} for row in rows]
 
 
@@ -183,6 +188,8 @@ def header(config: dict[str, Any], facts: list[dict[str, Any]], sheet: list[dict
 
 def _summary(config: dict[str, Any], facts: list[dict[str, Any]]) -> str:
     n = len(facts)
+    if not n:
+        return f"A study without sections. Everything random used seed {config['seed']}."
     kinds = ", ".join(dict.fromkeys(PLATFORMS.get(f["platform"], f["platform"]) for f in facts))
     patients = {f["patient"] for f in facts}
     units = {f["unit"] for f in facts}
@@ -206,8 +213,13 @@ def _summary(config: dict[str, Any], facts: list[dict[str, Any]]) -> str:
     return f"{text}. Everything random used seed {config['seed']}."
 
 
-def warnings(facts: list[dict[str, Any]], verdict: str, predicted: Mapping[str, Any]) -> Html:
-    """Return the warnings of every sample, of the integration and of the models that predict expression."""
+def warnings(
+    facts: list[dict[str, Any]],
+    verdict: str,
+    predicted: Mapping[str, Any],
+    shown: Mapping[str, Any] | None = None,
+) -> Html:
+    """Return the warnings of every sample, of the integration, of the image models and of further stages."""
     found = [
         joined([Html('<a href="{}.html"><b>{}</b></a>: ').format(f["sample"], f["sample"]), remark(warning)])
         for f in facts
@@ -217,13 +229,16 @@ def warnings(facts: list[dict[str, Any]], verdict: str, predicted: Mapping[str, 
     found += [joined([Html("<b>integration</b>: "), text]) for text in joining]
     link = Html('<a href="#{}"><b>histology</b></a>: {}')
     found += [link.format(slug(FROM_IMAGE_TITLE), text) for text in _below(_verdict(predicted.get("verdict", "")))]
+    found += stages.warnings(shown or {})
     if not found:
         return notice("good", "No warnings", ["No section and no step of this study had anything to report."])
     return notice("warning", f"{len(found)} warning{'s' if len(found) > 1 else ''}", found)
 
 
 def samples(facts: list[dict[str, Any]]) -> Html:
-    """Return the table of samples, each linked to its page."""
+    """Return the table of samples, each linked to its page; nothing for a study without sections."""
+    if not facts:
+        return Html("")
     columns = ["Sample", "Patient", "Condition", "Platform", "Kept", "Share kept", "Genes", "Median genes"]
     columns += ["Median counts", "Clusters", "Stability (ARI)", "Against labels (ARI)", "Warnings"]
     rows = [
@@ -251,6 +266,8 @@ def samples(facts: list[dict[str, Any]]) -> Html:
 
 def gallery(facts: list[dict[str, Any]], thumbnails: dict[str, str]) -> Html:
     """Return a small picture of each sample's clusters, linked to its page."""
+    if not facts:
+        return Html("")
     cards = [_card(f, thumbnails[f["sample"]]) for f in facts]
     note = paragraph(
         "Each section was clustered by itself: the same colour in two sections is not the same cluster. Choose a "
@@ -270,6 +287,8 @@ def _card(facts: dict[str, Any], picture: str) -> Html:
 
 def quality(facts: list[dict[str, Any]], captions: dict[str, str]) -> Html:
     """Return how many barcodes and genes each filter removed, for all samples."""
+    if not facts:
+        return Html("")
     rules = list(dict.fromkeys((row["axis"], row.get("rule") or row["filter"]) for f in facts for row in f["qc"]))
     rules.sort(key=lambda rule: rule[0] == "genes")
     barcode_rules = [rule for rule in rules if rule[0] != "genes"]
@@ -596,15 +615,17 @@ def provenance(
     """Return what the study came from: sheet, config, versions, command, commit."""
     import yaml
 
-    columns = list(sheet[0])
+    columns = list(next(iter(sheet), ()))
     pairs = [("Command", found["command"]), ("Commit of the workflow", found["commit"]), *versions.items()]
     listed = joined(Html("<dt>{}</dt><dd>{}</dd>").format(name, value) for name, value in pairs if value)
     lines = ["\t".join(columns), *("\t".join("" if v is None else str(v) for v in row.values()) for row in sheet)]
     return section(
         "Provenance",
-        Html("<h3>Sample sheet</h3>"),
-        table(columns, [["" if v is None else v for v in row.values()] for row in sheet], tall=len(sheet) > 20),
-        _folded("The sheet as text (samples.tsv)", "\n".join(lines)),
+        Html("<h3>Sample sheet</h3>") if sheet else "",
+        table(columns, [["" if v is None else v for v in row.values()] for row in sheet], tall=len(sheet) > 20)
+        if sheet
+        else "",
+        _folded("The sheet as text (samples.tsv)", "\n".join(lines)) if sheet else "",
         _folded("Config with all defaults (config.yaml)", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)),
         Html('<h3>Run</h3><dl class="pairs">{}</dl>').format(listed),
     )
