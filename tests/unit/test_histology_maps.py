@@ -138,7 +138,7 @@ def test_unknown_genes_are_named_all_at_once():
     with pytest.raises(InputError) as caught:
         maps.genes_to_paint(["A0", "a11x", "GFAP"], [], cases.GENES)
     text = str(caught.value)
-    assert "histology.paint.genes: found 'a11x'; expected one of the 40 genes that all sections share" in text
+    assert "histology.paint: found 'a11x'; expected one of the 40 genes that all sections share" in text
     assert "Did you mean 'A11'?" in text
     assert "'GFAP'" in text
     assert "'A0'" not in text
@@ -147,6 +147,12 @@ def test_unknown_genes_are_named_all_at_once():
 def test_marker_panels_are_painted_where_no_gene_is_wanted(tmp_path):
     panels = [panel(tmp_path / "a.tsv", ["A3", "XIST", "B2"]), panel(tmp_path / "b.tsv", ["B2", "N0", "A3"])]
     assert maps.genes_to_paint([], panels, cases.GENES) == ["A3", "B2", "N0"]
+
+
+def test_panels_without_a_shared_gene_are_an_error(tmp_path):
+    panels = [panel(tmp_path / "a.tsv", ["XIST"])]
+    with pytest.raises(InputError, match=r"(?s)found 1 genes, none of them in all sections.*Name genes in histology\.paint"):
+        maps.genes_to_paint([], panels, cases.GENES)
 
 
 # ------------------------------------------------------------------------------------------------------ measured

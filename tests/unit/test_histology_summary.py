@@ -111,6 +111,8 @@ def test_what_are_no_predictions_is_named(tmp_path, content):
         InputError, match=r"(?s)p\.npz: .*expected predictions of the histology stage.*Delete it and run"
     ):
         results.read_predictions(path)
+    with pytest.raises(InputError, match=r"(?s)p\.npz: .*expected scores of the histology stage.*Delete it and run"):
+        results.read_scores([path])
 
 
 # ------------------------------------------------------------------------------------------------------- scores

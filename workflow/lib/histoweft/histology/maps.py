@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histoweft.errors import Faults, nearest
+from histoweft.errors import Faults, InputError, nearest
 from histoweft.histology import context
 from histoweft.histology.spots import Section, standardise
 
@@ -31,19 +31,24 @@ def genes_to_paint(wanted: Sequence[str], panels: Sequence[Path], known: Sequenc
     Raises
     ------
     InputError
-        A wanted gene is not among those that all sections share.
+        A wanted gene, or every gene of the panels, is not among those that all sections share.
     """
     if wanted:
         faults = Faults()
         for name in wanted:
             if name not in set(known):
                 expected = f"one of the {len(known)} genes that all sections share"
-                faults.add("histology.paint.genes", repr(name), expected, nearest(name, known))
+                faults.add("histology.paint", repr(name), expected, nearest(name, known))
         faults.raise_if_any()
         return list(dict.fromkeys(wanted))
     named = [str(gene) for path in panels for gene in pd.read_csv(path, sep="\t")["gene"]]
     there = set(known)
-    return [gene for gene in dict.fromkeys(named) if gene in there]
+    found = [gene for gene in dict.fromkeys(named) if gene in there]
+    if not found:
+        given = f"{len(named)} genes, none of them in all sections" if named else "no genes"
+        hint = "Name genes in histology.paint of the config."
+        raise InputError.one("marker panels of the samples", given, "at least one gene that all sections share", hint)
+    return found
 
 
 @dataclass(frozen=True)

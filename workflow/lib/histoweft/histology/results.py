@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -52,19 +53,26 @@ def read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
     InputError
         The file is no such thing.
     """
+    with _opened(path, "predictions") as stored:
+        facts = json.loads(str(stored["facts"]))
+        for number, fold in enumerate(facts):
+            fold["test"] = stored[f"{number}/test"]
+            fold["methods"] = {
+                method: Factored(*(stored[f"{number}/{method}/{part}"] for part in ("left", "right", "offset")))
+                for method in fold["methods"]
+            }
+    return facts
+
+
+@contextmanager
+def _opened(path: str | os.PathLike, what: str) -> Iterator[Any]:
+    """Open an archive of this stage; damage, wherever it shows, becomes an error for people."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(str(stored["facts"]))
-            for number, fold in enumerate(facts):
-                fold["test"] = stored[f"{number}/test"]
-                fold["methods"] = {
-                    method: Factored(*(stored[f"{number}/{method}/{part}"] for part in ("left", "right", "offset")))
-                    for method in fold["methods"]
-                }
+            yield stored
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         hint = "Delete it and run again: Snakemake makes it anew."
-        raise InputError.one(path, error, "predictions of the histology stage", hint) from error
-    return facts
+        raise InputError.one(path, error, f"{what} of the histology stage", hint) from error
 
 
 def write_scores(path: str | os.PathLike, folds: Sequence[FoldScores], genes: Sequence[str]) -> None:
@@ -101,11 +109,16 @@ def read_scores(paths: Sequence[str | os.PathLike]) -> tuple[list[FoldScores], l
         In the order of the files.
     genes
         Names by number.
+
+    Raises
+    ------
+    InputError
+        One of them is no such file.
     """
     genes: dict[str, int] = {}
     folds = []
     for path in paths:
-        with np.load(path, allow_pickle=False) as stored:
+        with _opened(path, "scores") as stored:
             number_of = np.array([genes.setdefault(str(gene), len(genes)) for gene in stored["genes"]])
             folds += [_read_fold(stored, i, fold, number_of) for i, fold in enumerate(json.loads(str(stored["facts"])))]
     return folds, list(genes)
