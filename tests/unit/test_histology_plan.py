@@ -71,3 +71,9 @@ def test_a_section_alone_has_no_frame():
     assert plan.frames(rows(a1=("A", 1), a2=("A", None), b=("B", 1)), "patient") == {}
     # The first position may be 0.
     assert plan.frames(rows(a1=("A", 0), a2=("A", 1)), "patient") == {"a1": "A", "a2": "A"}
+
+
+def test_pretraining_takes_sections_from_all_over_the_sheet():
+    names = [f"s{i}" for i in range(10)]
+    assert plan.spread(names, 4) == ["s0", "s2", "s5", "s7"]
+    assert plan.spread(names, 12) == names

@@ -49,10 +49,10 @@ rule tile:
 
 rule pretrain:
     input:
-        images=of_samples(rules.ingest_image.output.image, IMAGED),
-        masks=of_samples(rules.tile.output.mask, IMAGED),
-        tiles=of_samples(rules.tile.output.tiles, IMAGED),
-        stains=of_samples(rules.tile.output.stain, IMAGED),
+        images=of_samples(rules.ingest_image.output.image, PRETRAINED),
+        masks=of_samples(rules.tile.output.mask, PRETRAINED),
+        tiles=of_samples(rules.tile.output.tiles, PRETRAINED),
+        stains=of_samples(rules.tile.output.stain, PRETRAINED),
     output:
         model=solid(f"{HIST}/{{network}}.pt"),
         history=solid(f"{HIST}/{{network}}_history.tsv"),
@@ -82,8 +82,8 @@ rule pretrain:
         runtime=240,
         gpu=1,
     params:
-        samples=list(IMAGED),
-        options=HISTOLOGY["pretrain"],
+        samples=PRETRAINED,
+        options={key: HISTOLOGY["pretrain"][key] for key in ("epochs", "batch", "crop")},
         checkpoint=f"{HIST}/.{{network}}.ckpt",
         require_gpu=study.config["require_gpu"],
         seed=study.config["seed"],

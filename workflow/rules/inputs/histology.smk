@@ -17,6 +17,7 @@ SERIAL = plan.frames(IMAGED, HISTOLOGY["register"])
 MODELS = list(dict.fromkeys([HISTOLOGY["model"], "context", *HISTOLOGY["compare"]]))
 SETTINGS = [dict(zip(HISTOLOGY["tune"], values)) for values in product(*HISTOLOGY["tune"].values())]
 SETTINGS = SETTINGS if HISTOLOGY["tune"] else []
+PRETRAINED = plan.spread(IMAGED, HISTOLOGY["pretrain"]["sections"])
 
 
 def of_samples(template, samples):

@@ -98,7 +98,7 @@ def histology_outputs():
     """Return what the study page shows of the models that predict expression, nothing where no sample has an image."""
     if not IMAGED:
         return {}
-    networks = ["encoder"] if HISTOLOGY["encoder"] == "pretrained" else []
+    networks = ["encoder"]
     networks += ["autoencoder"] if SCORED and "autoencoder" in MODELS else []
     pretrained = rules.pretrain.output
     figures = [str(path).format(network=name) for name in networks for path in (pretrained.figure, pretrained.curve)]

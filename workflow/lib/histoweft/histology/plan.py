@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,3 +108,11 @@ def frames(samples: Mapping[str, Mapping[str, Any]], by: str) -> dict[str, str]:
     found = {name: str(row["patient"]) if by == "patient" else "study" for name, row in placed.items()}
     sizes = [*found.values()]
     return {name: frame for name, frame in found.items() if sizes.count(frame) > 1}
+
+
+def spread(samples: Iterable[str], most: int) -> list[str]:
+    """Choose at most so many samples, evenly over the sheet."""
+    names = list(samples)
+    if len(names) <= most:
+        return names
+    return [names[i * len(names) // most] for i in range(most)]

@@ -29,6 +29,8 @@ _STEP = 8
 """Grid of the crops' corners, px: crops half a nucleus apart show the same."""
 _LEAST = 16
 """Side of a crop, px, at least: networks work in units of 16, and the similarity looks at 11."""
+_MOST_STEPS = 500
+"""Steps of an epoch at most: 33 megapixels of tissue in crops of 64 px; larger studies are covered over the epochs."""
 _HELD_OUT_CROPS = 48
 """Held-out crops at most: the score is good to .01 with these, and costs a tenth of an epoch."""
 
@@ -55,7 +57,7 @@ def pretrain(
     sections
         (rgb, tiles) of each; all at one resolution, um per pixel.
     epochs
-        Epochs at most. One epoch draws about as many crops as cover the tissue once.
+        Epochs at most. One epoch draws about as many crops as cover the tissue once, of a large tissue a part.
     batch
         Crops per step.
     seed
@@ -128,7 +130,7 @@ class _Crops:
         areas = [int(_painted(rgb.shape[:2], tiles).sum()) for rgb, tiles in zip(self._images, self._tiles)]
         # A third of the tissue's width at most, or nothing is left once some of it is held out.
         self._side = max(_LEAST, min(side, int(min(areas) ** 0.5) // 3) // 16 * 16)
-        self._n = max(4, math.ceil(sum(areas) / (self._side**2 * batch)))
+        self._n = min(_MOST_STEPS, max(4, math.ceil(sum(areas) / (self._side**2 * batch))))
         self._corners = self._places([tiles[:0] for tiles in self._tiles])
 
     def hold_out(self, share: float, random: np.random.Generator) -> list[torch.Tensor]:
