@@ -23,11 +23,12 @@ def main(job):
     section = read_section(job.input.filtered, job.input.context, footprint_um=job.params.footprint_um)
     genes = genes_to_paint(job.params.genes, [Path(path) for path in job.input.panels], model.genes)
     drawn = painter(model, section, job.input.context, genes, job.device)
-    rgb = read_image(job.input.image)[0]
-    mask, _ = read_mask(job.input.mask)
+    # On the maps' pixels at once: the image itself can be a hundred times as large.
+    he = drawn.on_grid(read_image(job.input.image)[0])
+    mask = drawn.on_grid(read_mask(job.input.mask)[0])
     paint.paint(
         job.output.painted, drawn.predict, genes=genes, shape=drawn.shape, um_per_px=drawn.um_per_px, window=256,
-        mask=drawn.on_grid(mask), he=drawn.on_grid(rgb), attributes={"sample": section.name, "model": winner,
+        mask=mask, he=he, attributes={"sample": section.name, "model": winner,
         "trained_on": meta["samples"], "unit": "log(1 + count / total x median total)"},
     )  # fmt: skip
     paint.check_store(job.output.painted, shape=drawn.shape, genes=genes)

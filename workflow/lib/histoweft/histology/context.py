@@ -240,7 +240,7 @@ def build(
     maps = _base_maps(rgb, um_per_px, mask, stain, factor)
     if encoder is not None:
         maps = np.concatenate([maps, _encoded(rgb, mask, factor, encoder)])
-    tissue = mean_over(mask.astype(np.float32), factor)
+    tissue = mean_over(mask, factor)
     _standardise(maps, tissue)
     edge = _edge_um(tissue, um_per_px * factor)
     found = list(_levels(maps, tissue, factor, levels))
@@ -302,8 +302,14 @@ def _channels(rgb: np.ndarray, mask: np.ndarray, stain: Stain, sigma: float) -> 
 def mean_over(image: np.ndarray, factor: int) -> np.ndarray:
     """Average blocks of factor x factor pixels of the last two axes; what is left at the end is dropped."""
     height, width = (size // factor for size in image.shape[-2:])
-    image = image[..., : height * factor, : width * factor]
-    return image.reshape(*image.shape[:-2], height, factor, width, factor).mean(axis=(-3, -1), dtype=np.float32)
+    found = np.empty((*image.shape[:-2], height, width), dtype=np.float32)
+    # A band at a time: to reshape is to copy where an image is not contiguous.
+    rows = max(1, _STRIP // max(1, width * factor**2))
+    for start in range(0, height, rows):
+        band = image[..., start * factor : min(start + rows, height) * factor, : width * factor]
+        blocks = band.reshape(*image.shape[:-2], -1, factor, width, factor)
+        blocks.mean(axis=(-3, -1), dtype=np.float32, out=found[..., start : start + rows, :])
+    return found
 
 
 def _standardise(maps: np.ndarray, tissue: np.ndarray) -> None:
