@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from histoweft import download
 from histoweft.errors import InputError
-from histoweft.ingest import fetch
 from histoweft.ingest.image import write_working_image
 from histoweft.ingest.readers import SampleInput, discover, read, write_counts
 
@@ -482,13 +482,13 @@ def test_unreadable_folder(tmp_path, monkeypatch):
 def test_sha_mismatch_leaves_nothing(tmp_path, monkeypatch):
     content = b"another file"
 
-    def stream(url, path, timeout):
+    def stream(url, path, *limits):
         path.write_bytes(content)
         return hashlib.sha256(content).hexdigest(), len(content)
 
-    monkeypatch.setattr(fetch, "_stream", stream)
+    monkeypatch.setattr(download, "_stream", stream)
     with pytest.raises(InputError) as caught:
-        fetch.fetch("https://example.org/a.h5", "1" * 64, tmp_path / "out" / "a.h5")
+        download.fetch("https://example.org/a.h5", "1" * 64, tmp_path / "out" / "a.h5")
     assert hashlib.sha256(content).hexdigest() in str(caught.value)
     assert "1" * 64 in str(caught.value)
     assert list((tmp_path / "out").iterdir()) == []

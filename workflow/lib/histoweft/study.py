@@ -9,6 +9,9 @@ from histoweft import config as options
 from histoweft import validation
 from histoweft.errors import Faults
 
+#: Options of the section atlas that are paths below the data root.
+ATLAS_PATHS = ("input", "genes", "positions", "annotation", "structures")
+
 
 @dataclass
 class Study:
@@ -65,6 +68,8 @@ def load(config: dict, source: str = "config") -> tuple[Study, Faults]:
     completed = options.complete(config, schema)
     faults = options.check(completed, schema, source)
     study = Study(completed)
+    if not faults:
+        _locate_atlas(study)
     sheet = completed.get("samples")
     if not isinstance(sheet, str):
         return study, faults
@@ -100,6 +105,15 @@ def _located(row: dict, root: str) -> dict:
             continue  # the name of an observation column
         row[column] = str(Path(root).expanduser() / value)
     return row
+
+
+def _locate_atlas(study: Study) -> None:
+    """Place the relative paths of the atlas below the data root; what the study makes itself is where it is."""
+    root = Path(str(study.config.get("data_root", "."))).expanduser()
+    for name in ATLAS_PATHS:
+        path = study.config["atlas"][name]
+        if path and not Path(path).is_relative_to(study.results()):
+            study.config["atlas"][name] = str(root / Path(path).expanduser())
 
 
 def _check_meaning(study: Study, source: str, faults: Faults) -> None:

@@ -7,12 +7,13 @@ def main(job):
     """Write the file."""
     from pathlib import Path
 
-    from histoweft.ingest import fetch
+    from histoweft.download import fetch
+    from histoweft.ingest.fetch import load_registry
 
-    entries, faults = fetch.load_registry(Path(job.params.registry))
+    entries, faults = load_registry(Path(job.params.registry))
     faults.raise_if_any()
     entry = next(e for e in entries.values() if e.sha256.startswith(job.wildcards.digest))
-    fetch.fetch(entry.url, entry.sha256, job.output.file)
+    fetch(entry.url, entry.sha256, job.output.file)
 
 
 run(snakemake, main)

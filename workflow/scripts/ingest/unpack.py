@@ -9,7 +9,7 @@ def main(job):
     import tempfile
     from pathlib import Path
 
-    from histoweft.ingest.fetch import extract
+    from histoweft.download import extract
 
     with tempfile.TemporaryDirectory(dir=job.output.folder.parent, prefix=".partial.") as scratch:
         unpacked = Path(scratch, "unpacked")

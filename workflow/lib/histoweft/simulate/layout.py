@@ -37,6 +37,13 @@ ATLAS_FILES = [
     "atlas/structures.tsv",
 ]
 
+#: What the rule simulate_atlas makes, relative to ``<study>/``.
+FULL_ATLAS_FILES = {
+    "expression": "full_atlas/expression.npy",
+    "positions": "full_atlas/positions.tsv",
+    "genes": "full_atlas/genes.tsv",
+}
+
 
 def truth_files(sections: Iterable[Mapping[str, str]] = SECTIONS) -> list[str]:
     """Return the truth files of a study with these sections, relative to the study's folder."""

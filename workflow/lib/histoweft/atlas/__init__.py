@@ -1,0 +1,1 @@
+"""Voxel atlases: reading, models that reconstruct expression and place, and their scores."""
