@@ -19,6 +19,9 @@ include: "workflow/rules/ingest.smk"
 include: "workflow/rules/expression.smk"
 include: "workflow/rules/integration.smk"
 include: "workflow/rules/histology.smk"
+include: "workflow/rules/atlas.smk"
+include: "workflow/rules/annotation.smk"
+include: "workflow/rules/space.smk"
 include: "workflow/rules/report.smk"
 
 

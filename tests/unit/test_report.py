@@ -626,11 +626,11 @@ def test_the_commit_is_that_of_the_workflow_alone(tmp_path):
 # ------------------------------------------------------------------------------------------------------- assembled
 
 
-def assemble_sample(folder, sample, image, output):
+def assemble_sample(folder, sample, image, output, **more):
     names = ["filtered.h5ad", "features.h5ad", "neighbours.npz", "clusters.parquet", "umap.parquet"]
     keys = ["filtered", "features", "graph", "clusters", "umap"]
     paths = {key: folder / name for key, name in zip(keys, names, strict=True)}
-    assemble(output, sample=sample, image=image, target_sum=1e4, neighbours=15, **paths)
+    assemble(output, sample=sample, image=image, target_sum=1e4, neighbours=15, **paths, **more)
     return output
 
 
@@ -671,6 +671,29 @@ def test_the_assembled_file_has_the_usual_slots(assembled, study):
     assert assembled.obsp["connectivities"].shape == (N, N)
     assert len(assembled.uns["leiden_colors"]) == 11
     assert len(assembled.uns["label_colors"]) == 3
+
+
+def test_what_further_stages_know_is_added_by_barcode(study, tmp_path):
+    import anndata
+
+    from histoweft import io
+
+    with CountsFile(study / "A1" / "filtered.h5ad") as filtered:
+        barcodes = filtered.obs_names
+    domain = pd.Categorical(["1", "2"] * (N // 2))
+    table = pd.DataFrame({"domain": domain, "leiden": domain}, index=pd.Index(barcodes, name="barcode"))
+    io.write_table(table.iloc[::-1], tmp_path / "domains.parquet")
+    graph = sp.csr_matrix((np.ones(2, np.float32), ([0, 1], [1, 0])), shape=(N, N))
+    io.write_graph(tmp_path / "graph.npz", graph)
+    path = assemble_sample(
+        study / "A1", "A1", None, tmp_path / "A1.h5ad",
+        added={"domains": tmp_path / "domains.parquet"}, spatial_graph=tmp_path / "graph.npz",
+    )  # fmt: skip
+    found = anndata.read_h5ad(path)
+    assert found.obs["domain"].astype(str).tolist() == ["1", "2"] * (N // 2)
+    assert len(found.uns["domain_colors"]) == 2
+    assert (found.obsp["spatial_connectivities"] != graph).nnz == 0
+    assert "spatial_distances" not in found.obsp
 
 
 def test_colours_are_those_of_the_figures(assembled):

@@ -7,7 +7,7 @@ sys.path.insert(0, str(REPOSITORY / "workflow" / "lib"))
 
 from histoweft import study as studies
 from histoweft.errors import InputError
-from histoweft.ingest import inputs
+from histoweft.ingest import inputs, reference
 from histoweft.ingest.section import Discovery
 from histoweft.provenance import library_hash
 from histoweft.simulate import layout
@@ -28,6 +28,10 @@ study, _faults = studies.load(config, source=", ".join(map(str, workflow.configf
 # Looking at the inputs belongs to planning; a job on a cluster node reads the Snakefile again and need not.
 discoveries, _input_faults = inputs.discover_all(study, simulated_inputs(), check=workflow.is_main_process)
 _faults.extend(_input_faults)
+REFERENCE = reference.located(study)
+discovered_reference = reference.discover(REFERENCE, study) if REFERENCE else Discovery()
+if workflow.is_main_process:
+    _faults.extend(discovered_reference.faults)
 if _faults:
     raise WorkflowError(str(InputError(_faults.items)))
 

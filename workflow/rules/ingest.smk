@@ -105,3 +105,29 @@ rule ingest_image:
         "Writing the working image of {wildcards.sample}"
     script:
         "../scripts/ingest/ingest_image.py"
+
+
+if REFERENCE:
+
+    rule ingest_reference:
+        input:
+            discovered_reference.files,
+        output:
+            reference=solid(study.results("annotation", "reference.h5ad")),
+        log:
+            logs("ingest/ingest_reference"),
+        benchmark:
+            timings("ingest/ingest_reference")
+        conda:
+            env("ingest")
+        threads: 1
+        resources:
+            mem_mb=memory(1500, 12),
+            runtime=60,
+        params:
+            source=REFERENCE,
+            library=library("ingest/ingest_reference"),
+        message:
+            "Reading the labelled reference"
+        script:
+            "../scripts/ingest/ingest_reference.py"

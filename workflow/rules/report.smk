@@ -45,6 +45,7 @@ rule join_metrics:
 
 rule assemble:
     input:
+        unpack(added_tables),
         filtered=rules.qc.output.filtered,
         features=rules.features.output.features,
         graph=rules.neighbours.output.graph,

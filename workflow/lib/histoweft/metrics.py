@@ -21,7 +21,7 @@ STAGES = (
     "ingest", "expression", "integration", "histology", "atlas", "annotation", "space", "trajectory", "states",
     "cohort", "report",
 )  # fmt: skip
-PROTOCOLS = ("random", "block", "section", "patient", "cohort", "truth")
+PROTOCOLS = ("random", "block", "hemisphere", "section", "patient", "cohort", "truth")
 TASKS = (
     "expression_from_histology", "voxel_reconstruction", "voxel_position", "cell_type", "deconvolution", "domains",
     "domains_semi", "integration", "trajectory", "persister", "rare", "response", "speed",
@@ -88,6 +88,30 @@ def column_pearson(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     a, b = truth - truth.mean(axis=0), predicted - predicted.mean(axis=0)
     size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     return np.divide((a * b).sum(axis=0), size, out=np.zeros(size.shape), where=size > 1e-12)
+
+
+def area_under_curve(positive: np.ndarray, score: np.ndarray) -> float:
+    """Return the chance that a positive thing scores higher than a negative one, ties counting half (AUROC).
+
+    Parameters
+    ----------
+    positive
+        (things,), bool.
+    score
+        (things,), larger for positive ones.
+
+    Returns
+    -------
+    NaN where there are no positive or no negative things.
+    """
+    from scipy.stats import rankdata
+
+    positive = np.asarray(positive, dtype=bool)
+    n, others = int(positive.sum()), int((~positive).sum())
+    if n == 0 or others == 0:
+        return math.nan
+    ranks = rankdata(score)[positive].sum()
+    return float((ranks - n * (n + 1) / 2) / (n * others))
 
 
 def metric_row(

@@ -7,24 +7,87 @@ def captions(*names):
 
 
 # Stage -> what its section of a page shows: `verdict`, and `figures` and `tables` as (path, caption).
-SAMPLE_STAGES = {}
-STUDY_STAGES = {}
+SAMPLE_STAGES, STUDY_STAGES = {}, {}
+# Stage -> the samples that it works on.
+SAMPLES_OF = {"annotation": study.samples, "space": PLACED}
+
+if ATLAS["input"]:
+    STUDY_STAGES["atlas"] = {
+        "verdict": rules.score_atlas.output.verdict,
+        "figures": [
+            (rules.atlas_figures.output.scores, "atlas_scores"),
+            (rules.atlas_figures.output.slice, "atlas_slice_figure"),
+            (rules.atlas_figures.output.place, "atlas_place_figure"),
+            (rules.atlas_figures.output.errors, "atlas_error_figure"),
+            (rules.atlas_figures.output.along_z, "atlas_along_z_figure"),
+            (rules.atlas_figures.output.clusters, "atlas_cluster_figure"),
+            *([(rules.explain_atlas.output.figure, "atlas_explained_figure")] if ATLAS["explain"] else []),
+        ],
+        "tables": [(rules.explain_atlas.output.agreement, "atlas_explained_table")] if ATLAS["explain"] else [],
+    }
+if ANNOTATES:
+    SAMPLE_STAGES["annotation"] = {
+        "figures": [
+            (rules.annotation_figure.output.labels, "annotation_figure"),
+            (rules.annotation_figure.output.markers, "annotation_markers"),
+        ]
+    }
+    STUDY_STAGES["annotation"] = {
+        "verdict": rules.score_annotation.output.verdict,
+        "figures": [
+            (rules.score_annotation.output.recall, "annotation_recall"),
+            (rules.score_annotation.output.confusion, "annotation_confusion"),
+            (rules.score_annotation.output.reliability, "annotation_reliability"),
+            (rules.score_annotation.output.explained, "annotation_explained"),
+        ],
+    }
+if PLACED:
+    SAMPLE_STAGES["space"] = {
+        "figures": [
+            (rules.domain_figures.output.domains, "domains_figure"),
+            (rules.domain_figures.output.niches, "niches_figure"),
+            (rules.domain_figures.output.scales, "scales_figure"),
+            (rules.space_figures.output.genes, "svg_figure"),
+            (rules.space_figures.output.neighbourhood, "neighbourhood_figure"),
+            (rules.space_figures.output.cooccurrence, "cooccurrence_figure"),
+            (rules.space_figures.output.interactions, "interactions_figure"),
+            (rules.space_figures.output.spatial, "colocation_figure"),
+        ]
+    }
+    STUDY_STAGES["space"] = {
+        "verdict": rules.score_space.output.verdict,
+        "figures": [
+            (rules.score_space.output.figure, "space_scores"),
+            (rules.niches.output.figure, "niche_profiles_figure"),
+            (rules.multiscale.output.figure, "scale_tree_figure"),
+        ],
+        "tables": [
+            (rules.niches.output.conditions, "niche_conditions_table"),
+            (rules.space_summary.output.genes, "space_genes_table"),
+            (rules.space_summary.output.interactions, "space_interactions_table"),
+        ],
+    }
 
 
 def study_stages():
     """Return what the study page shows of further stages."""
-    return STUDY_STAGES
+    return _as_text(STUDY_STAGES)
 
 
 def sample_stages(sample):
     """Return what a sample's page shows of further stages."""
-    return {
-        stage: {
-            part: [[str(path).format(sample=sample), caption] for path, caption in shown]
-            for part, shown in parts.items()
-        }
-        for stage, parts in SAMPLE_STAGES.items()
-    }
+    own = {stage: parts for stage, parts in SAMPLE_STAGES.items() if sample in SAMPLES_OF[stage]}
+    return _as_text(own, sample=sample)
+
+
+def _as_text(stages, **wildcards):
+    """Return stages with paths as text, wildcards filled in."""
+    filled = {}
+    for stage, parts in stages.items():
+        filled[stage] = {"verdict": str(parts["verdict"])} if "verdict" in parts else {}
+        for kind in ("figures", "tables"):
+            filled[stage][kind] = [[str(path).format(**wildcards), name] for path, name in parts.get(kind, [])]
+    return filled
 
 
 def shown_files(stages):
@@ -51,6 +114,17 @@ def assembled_samples():
     return expand(rules.assemble.output.h5ad, sample=study.samples)
 
 
+def added_tables(wildcards):
+    """Return what further stages know of each barcode of a sample."""
+    sample, found = wildcards.sample, {}
+    if sample in PLACED:
+        found |= {name: f"{SAMPLE}/{name}.parquet".format(sample=sample) for name in ("domains", "niches")}
+        found["spatial_graph"] = rules.spatial_graph.output.graph.format(sample=sample)
+    if ANNOTATES:
+        found["annotation"] = rules.annotate.output.annotation.format(sample=sample)
+    return found
+
+
 def painted_samples():
     """Return the painted genes of every sample with an image."""
     return expand(rules.paint_figure.output.painted, sample=IMAGED)
@@ -60,7 +134,10 @@ def metric_parts():
     """Return every part of the study's metrics table."""
     parts = expand(rules.leiden.output.metrics, sample=study.samples)
     parts += [rules.score_integration.output.metrics] if INTEGRATES else []
-    return parts + ([rules.histology_summary.output.metrics] if SCORED else [])
+    parts += [rules.histology_summary.output.metrics] if SCORED else []
+    parts += [rules.score_atlas.output.metrics] if ATLAS["input"] else []
+    parts += [rules.score_annotation.output.metrics] if ANNOTATES else []
+    return parts + ([rules.score_space.output.metrics] if PLACED else [])
 
 
 def integration_outputs():

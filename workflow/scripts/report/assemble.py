@@ -5,7 +5,7 @@ from histoweft.job import run
 
 def main(job):
     """Write <sample>.h5ad."""
-    from histoweft.report.assemble import assemble
+    from histoweft.report.assemble import ADDED, assemble
 
     assemble(
         job.output.h5ad,
@@ -18,6 +18,8 @@ def main(job):
         image=job.input.get("image"),
         target_sum=job.params.target_sum,
         neighbours=job.params.neighbours,
+        added={name: job.input[name] for name in ADDED if name in job.input.keys()},
+        spatial_graph=job.input.get("spatial_graph"),
     )
 
 

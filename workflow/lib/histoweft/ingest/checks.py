@@ -414,13 +414,22 @@ def outside_share(xy: np.ndarray, size: tuple[int, int]) -> float:
     return float(((xy < 0) | (xy >= np.asarray(size))).any(axis=1).mean())
 
 
+_CONDITION = re.compile(r"^([^!=]+?)\s*(!?=)\s*(.*)$")
+
+
+def subset_columns(rule: str) -> list[str]:
+    """Return the columns that a `subset` rule asks for."""
+    found = (_CONDITION.match(part.strip()) for part in rule.split(";"))
+    return [match.group(1) for match in found if match]
+
+
 def select(obs: pd.DataFrame, rule: str, where: str, faults: Faults) -> np.ndarray:
     """Return which rows a `subset` rule keeps: ``a=b``, ``a!=b``, ``a=b|c``, several joined by ``;``."""
     from histoweft.errors import nearest
 
     keep = np.ones(len(obs), bool)
     for part in filter(None, (p.strip() for p in rule.split(";"))):
-        match = re.match(r"^([^!=]+?)\s*(!?=)\s*(.*)$", part)
+        match = _CONDITION.match(part)
         if not match:
             faults.add(where, repr(part), "column=value or column!=value")
             continue

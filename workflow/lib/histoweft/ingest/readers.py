@@ -149,6 +149,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
     obs = pd.DataFrame(index=pd.Index(raw.barcodes.astype(str), name="barcode"))
     keep = np.ones(len(obs), bool)
     dropped: dict[str, int] = {}
+    _add_table_columns(sample, found, raw, faults, notes)
     if sample.subset:
         keep &= checks.select(raw.obs if raw.obs is not None else obs, sample.subset, sample.at("subset"), faults)
         dropped["subset"] = int((~keep).sum())
@@ -220,6 +221,25 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
         dropped=dropped,
         warnings=notes.items,
     )
+
+
+def _add_table_columns(sample: SampleInput, found: Discovery, raw: RawSection, faults: Faults, notes: Notes) -> None:
+    """Let `subset` and ``obs_columns`` name columns of the labels table where the file itself has none such."""
+    import pandas as pd
+
+    from histoweft.ingest import checks, labels
+
+    wanted = [*checks.subset_columns(sample.subset), *(sample.option("obs_columns") or ())]
+    lacking = [name for name in wanted if raw.obs is None or name not in raw.obs]
+    if "labels" not in found.roles or not lacking:
+        return
+    obs = pd.DataFrame(index=pd.Index(raw.barcodes, name="barcode")) if raw.obs is None else raw.obs.copy()
+    for name in lacking:
+        values = labels.from_table(
+            found.roles["labels"], raw.barcodes, None, name, sample.at("subset"), faults, notes
+        )
+        obs[name] = None if values is None else values.to_numpy(object)
+    raw.obs = obs
 
 
 def _place(

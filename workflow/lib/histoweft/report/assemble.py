@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,14 @@ HIRES, LOWRES = 2_000, 600
 FIDUCIAL_PER_SPOT = 105 / 65
 """Diameter of a Visium fiducial by that of a spot, as Space Ranger's scale factors give them."""
 
+ADDED = {
+    "domains": {"domain": "domain"},
+    "niches": {"niche": "niche"},
+    "annotation": {"label": "cell_type", "probability": "cell_type_probability"},
+}
+"""Table of a stage -> its columns that are kept, and their names in obs."""
+
+_COLOURED = ("label", "domain", "niche", "cell_type")
 _DESCRIBED = ("sample", "patient", "batch", "condition")
 
 
@@ -55,6 +64,8 @@ def assemble(
     image: str | os.PathLike | None,
     target_sum: float,
     neighbours: int,
+    added: Mapping[str, str | os.PathLike] | None = None,
+    spatial_graph: str | os.PathLike | None = None,
 ) -> None:
     """Write everything known about a sample into one h5ad file.
 
@@ -64,9 +75,10 @@ def assemble(
     ----------
     output
         The file. X: log-normalised values of all kept genes (CSR, float32); layers: counts; obs: quality control,
-        labels, clusters, sample, patient, batch, condition; var: what is known of the genes, ``highly_variable``;
-        obsm: spatial (full-resolution pixels), spatial_um, X_pca, X_umap; varm: PCs; obsp: connectivities, distances;
-        uns: neighbors, pca, log1p, hvg, colours of clusters and labels, spatial (image and scale factors), histoweft.
+        labels, clusters, domains, niches, cell types, sample, patient, batch, condition; var: what is known of the
+        genes, ``highly_variable``; obsm: spatial (full-resolution pixels), spatial_um, X_pca, X_umap; varm: PCs; obsp:
+        connectivities and distances, in expression and (``spatial_``) on the tissue; uns: neighbors, pca, log1p, hvg,
+        colours of groups, spatial (image and scale factors), histoweft.
     sample
         Its name, also the key in ``uns['spatial']``.
     filtered, features, graph, clusters, umap, image
@@ -75,6 +87,10 @@ def assemble(
         Counts each row is scaled to.
     neighbours
         Number of neighbours the graph was made with.
+    added
+        Names of `ADDED` to the tables of further stages.
+    spatial_graph
+        Neighbours on the tissue, where there are any.
 
     Raises
     ------
@@ -88,6 +104,10 @@ def assemble(
         obsm = {name: counts.obsm(name) for name in ("spatial", "spatial_um") if name in counts.obsm_names()}
         table = io.read_table(clusters, obs.index)
         obs = _described(obs, table, about, sample)
+        for name, path in (added or {}).items():
+            found = io.read_table(path, obs.index)
+            for column, known_as in ADDED[name].items():
+                obs[known_as] = found[column]
         obsm["X_umap"] = io.read_table(umap, obs.index).to_numpy(dtype=np.float32)
         with io.CountsFile(features) as chosen:
             var, pca = _genes(var, chosen)
@@ -107,7 +127,7 @@ def assemble(
             for _, chunk in counts.chunks():
                 writer.append(log_normalised(chunk, target_sum))
             writer.finish(obs, var, obsm=obsm, uns=uns, varm=pca)
-    _add_matrices(output, filtered, graph)
+    _add_matrices(output, filtered, {"": graph, "spatial_": spatial_graph})
 
 
 def _described(obs: pd.DataFrame, clusters: pd.DataFrame, about: dict[str, Any], sample: str) -> pd.DataFrame:
@@ -159,7 +179,7 @@ def _colours(obs: pd.DataFrame) -> dict[str, list[str]]:
     """Return the colours of each categorical column that figures show, so that every figure agrees."""
     from histoweft.plotting import category_colours
 
-    shown = [column for column in obs if column == "label" or str(column).startswith("leiden")]
+    shown = [column for column in obs if column in _COLOURED or str(column).startswith("leiden")]
     return {
         f"{column}_colors": list(category_colours(list(obs[column].cat.categories)).values())
         for column in shown
@@ -224,18 +244,21 @@ def _resized(picture: np.ndarray, longest: int) -> np.ndarray:
     return np.asarray(shrunk.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
-def _add_matrices(output: str | os.PathLike, filtered: str | os.PathLike, graph: str | os.PathLike) -> None:
-    """Add the counts as a layer, copied inside HDF5, and the neighbour graph."""
+def _add_matrices(
+    output: str | os.PathLike, filtered: str | os.PathLike, graphs: Mapping[str, str | os.PathLike | None]
+) -> None:
+    """Add the counts as a layer, copied inside HDF5, and the neighbour graphs, their names begun as given."""
     import h5py
 
     from histoweft import io
 
-    connectivities, distances = io.read_graph(graph)
     with h5py.File(output, "r+") as file, h5py.File(filtered, "r") as source:
         source.copy("X", file["layers"], name="counts")
-        for name, matrix in (("connectivities", connectivities), ("distances", distances)):
-            if matrix is not None:
-                _write_sparse(file["obsp"], name, matrix)
+        for begin, path in graphs.items():
+            matrices = zip(("connectivities", "distances"), io.read_graph(path) if path else ())
+            for name, matrix in matrices:
+                if matrix is not None:
+                    _write_sparse(file["obsp"], begin + name, matrix)
 
 
 def _write_sparse(parent: Any, name: str, matrix: sp.csr_matrix) -> None:

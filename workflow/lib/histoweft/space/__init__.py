@@ -1,0 +1,1 @@
+"""Spatial graphs, variable genes, neighbourhoods and communication between cells."""
