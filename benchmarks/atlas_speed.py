@@ -52,7 +52,7 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 found[name] = pool.apply(measure, (name, folder, args.epochs, args.threads))
     plain, here = (found[name] for name in VARIANTS)
-    found["speedup"] = plain["seconds_per_epoch"] / here["seconds_per_epoch"]
+    found["speedup"] = plain["cpu_seconds_per_epoch"] / here["cpu_seconds_per_epoch"]
     found["loss_ratio"] = here["val_loss"] / plain["val_loss"]
     text = json.dumps(found, indent=1)
     print(text)

@@ -164,9 +164,13 @@ def squidpy(part: str, path: Path, out: Path, jobs: int) -> dict:
     with Clock() as clock:
         found = call(adata, 1_000)
     if part == "ligrec":
-        table = found["pvalues"].stack([0, 1], future_stack=True).rename("p").reset_index()
-        table.columns = ["ligand", "receptor", "source", "target", "p"]
-        table = table.dropna().astype({"p": float})
+        p = found["pvalues"]
+        dense = np.column_stack([np.asarray(p.iloc[:, k], dtype=float) for k in range(p.shape[1])])
+        row, column = np.nonzero(np.isfinite(dense))
+        names = {"ligand": p.index.get_level_values(0)[row], "receptor": p.index.get_level_values(1)[row]}
+        names |= {"source": p.columns.get_level_values(0)[column], "target": p.columns.get_level_values(1)[column]}
+        table = pd.DataFrame({name: np.asarray(values, dtype=str) for name, values in names.items()})
+        table["p"] = dense[row, column]
     elif part == "nhood":
         names = adata.obs["label"].cat.categories
         table = pd.DataFrame(found.zscore, index=names, columns=names).rename_axis("a").reset_index()

@@ -49,14 +49,14 @@ def reference_of(sizes=None, seed=0, donors=0, **effect):
     return Reference(barcodes, expression, NAMES, types, np.searchsorted(types, names), groups)
 
 
-def write_h5ad(path, names, counts, genes=NAMES, batch=None, xy=None, sample="s", label=True, mpp=float("nan")):
+def write_h5ad(path, names, counts, genes=NAMES, batch=None, xy=None, sample="s", label=True, platform="scrna"):
     obs = pd.DataFrame(index=[f"cell{i}" for i in range(len(counts))])
     if label:
         obs["label"] = pd.Categorical(names)
     if batch is not None:
         obs["batch"] = batch
     var = pd.DataFrame({"gene_id": [f"ID{gene}" for gene in genes]}, index=list(genes))
-    about = {"sample": sample, "mpp": mpp, "spot_diameter_um": float("nan")}
+    about = {"sample": sample, "mpp": float("nan"), "spot_diameter_um": float("nan"), "platform": platform}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with io.CsrWriter(path, counts.shape[1], np.int32) as writer:
         writer.append(sp.csr_matrix(counts))

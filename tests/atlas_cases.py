@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+
 from histoweft.atlas.voxels import Voxels
 from histoweft.simulate.atlas import STRUCTURES, draw_atlas
 

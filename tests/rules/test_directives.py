@@ -70,13 +70,16 @@ def test_memory_grows_with_attempts_and_runtime_is_given(rules):
 
 def test_threads_are_set(rules, repo):
     text = "\n".join(path.read_text() for path in (repo / "workflow" / "rules").glob("*.smk"))
-    blocks = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, flags=re.M | re.S))
+    blocks = dict(re.findall(r"^ *rule (\w+):\n(.*?)(?=^ *rule |\Z)", text, flags=re.M | re.S))
     assert not all_of(rules, lambda rule: "" if "    threads:" in blocks[rule.name] else "no threads")
 
 
 def test_training_rules_ask_for_a_gpu(rules):
     tagged = {rule.name for rule in rules if "gpu" in rule.resources}
-    assert tagged == {"embed", "pretrain", "image_features", "tune", "cross_validate", "train_genes", "paint"}
+    assert tagged == {
+        "embed", "pretrain", "image_features", "tune", "cross_validate", "train_genes", "paint", "fit_fold",
+        "explain_atlas",
+    }  # fmt: skip
 
 
 def test_library_hash_is_among_the_params(rules):

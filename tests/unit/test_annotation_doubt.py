@@ -182,6 +182,16 @@ def test_a_cell_without_shared_counts_is_unknown(study):
     assert any("1 cells have no count in a shared gene" in warning for warning in study["found"][0].warnings)
 
 
+def test_spots_of_several_cells_are_warned_of(study, tmp_path):
+    names = np.repeat(["alpha", "beta"], 20)
+    counts = cases.counts_of(names)
+    model = replace(study["fits"][0].annotator, columns={"v": np.arange(cases.GENES)})
+    for platform, warned in (("visium", True), ("xenium", False)):
+        path = cases.write_h5ad(tmp_path / f"{platform}.h5ad", names, counts, platform=platform)
+        warnings = annotator.annotate([model], path, "v")[0].warnings
+        assert any(text.startswith("v: a spot holds several cells") for text in warnings) == warned
+
+
 def test_small_blocks_change_nothing(study, monkeypatch):
     monkeypatch.setattr("histoweft.io.NNZ_BUDGET", 2_000)
     again = annotator.annotate([study["fits"][0].annotator], study["folder"] / "s1.h5ad", "s1")[0].table

@@ -166,6 +166,8 @@ def test_planted_markers_lead_the_explanation(name, fitted, reference):
     first = table[(table["kind"] == "gene") & (table["rank"] <= 5)]
     for kind in recovered:
         assert len(set(first.loc[first["type"] == kind, "name"]) & markers[kind]) >= 4
+    planted = [name in markers[kind] for kind, name in zip(table["type"], table["name"])]
+    assert (table.loc[planted, "expressed"] == "higher").all()
     assert (table["kind"] == "gene set").any() == (name == "transformer")
 
 

@@ -260,9 +260,12 @@ def test_marker_summary_is_the_mean_of_the_cells(study):
 
 
 def test_known_markers_that_decide_come_first():
-    table = pd.DataFrame({"type": ["a", "a", "b"], "kind": "gene", "rank": [1, 2, 1], "name": ["X", "Y", "Z"]})
+    table = pd.DataFrame({"type": ["a", "a", "b"], "kind": "gene", "rank": [1, 2, 1], "name": ["X", "Y", "Z"]}).assign(
+        expressed="higher"
+    )
     assert figures.genes_to_show(table, {"a": {"A", "Y"}}) == ["Y", "A", "Z"]
     assert figures.genes_to_show(table, None) == ["X", "Y", "Z"]
+    assert figures.genes_to_show(table.assign(expressed=["higher", "lower", "higher"]), None) == ["X", "Z"]
     assert figures.genes_to_show(table.iloc[:0], {"a": {"A"}}) == ["A"]
 
 

@@ -3,9 +3,10 @@
 import atlas_cases as cases
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
+
 from histoweft.atlas import data, folds, plan, scaling
 from histoweft.errors import InputError
-from scipy.spatial.distance import cdist
 
 
 @pytest.fixture(scope="module")

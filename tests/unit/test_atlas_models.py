@@ -4,8 +4,10 @@ import atlas_cases as cases
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
+
+import torch
 
 from histoweft.atlas import baselines, data, explain, field, fit, folds, multiscale, reference, residual, results
 from histoweft.errors import HistoweftError, InputError
@@ -196,7 +198,7 @@ def test_a_budget_is_kept_and_spent_on_what_varies():
     assert error[4:].sum() < 0.25 * scores[:, 8:].var(axis=0).sum()
 
 
-# ------------------------------------------------------------------------------------------------------------- baselines
+# ------------------------------------------------------------------------------------------------------------ baselines
 
 
 def test_neighbours_and_discriminants_against_plain_loops():
@@ -214,7 +216,7 @@ def test_neighbours_and_discriminants_against_plain_loops():
     assert (ours == LinearDiscriminantAnalysis().fit(known, labels).predict(asked)).mean() > 0.85
 
 
-# ------------------------------------------------------------------------------------------------------------------- fit
+# ------------------------------------------------------------------------------------------------------------------ fit
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +315,7 @@ def test_pictured_genes_are_smooth_and_measured():
     assert r[smooth].min() > np.median(r)
 
 
-# --------------------------------------------------------------------------------------------------------------- explain
+# -------------------------------------------------------------------------------------------------------------- explain
 
 
 def test_integrated_gradients_are_complete(prepared):

@@ -685,8 +685,10 @@ def test_what_further_stages_know_is_added_by_barcode(study, tmp_path):
     io.write_table(table.iloc[::-1], tmp_path / "domains.parquet")
     graph = sp.csr_matrix((np.ones(2, np.float32), ([0, 1], [1, 0])), shape=(N, N))
     io.write_graph(tmp_path / "graph.npz", graph)
+    shares = pd.DataFrame({"B": 0.25, "T": 0.75, "low:B": 0.1, "low:T": 0.6}, index=table.index, dtype=np.float32)
+    io.write_table(shares.assign(missing_type=False), tmp_path / "proportions.parquet")
     path = assemble_sample(
-        study / "A1", "A1", None, tmp_path / "A1.h5ad",
+        study / "A1", "A1", None, tmp_path / "A1.h5ad", proportions=tmp_path / "proportions.parquet",
         added={"domains": tmp_path / "domains.parquet"}, spatial_graph=tmp_path / "graph.npz",
     )  # fmt: skip
     found = anndata.read_h5ad(path)
@@ -694,6 +696,8 @@ def test_what_further_stages_know_is_added_by_barcode(study, tmp_path):
     assert len(found.uns["domain_colors"]) == 2
     assert (found.obsp["spatial_connectivities"] != graph).nnz == 0
     assert "spatial_distances" not in found.obsp
+    assert list(found.uns["proportions"]["types"]) == ["B", "T"]
+    np.testing.assert_allclose(found.obsm["proportions"], np.tile([0.25, 0.75], (N, 1)))
 
 
 def test_colours_are_those_of_the_figures(assembled):

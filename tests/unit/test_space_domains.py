@@ -253,10 +253,24 @@ def test_a_verdict_says_when_a_floor_wins(study, found):
 
 
 def test_without_labels_nothing_is_scored():
-    observed = {"a": pd.DataFrame({"label": [None, None, None, "x"]}), "b": pd.DataFrame({"n": [1]})}
-    assert domain_scores.expert_labels(observed) == {}
+    observed = {"a": pd.DataFrame({"n": [1] * 4}), "b": pd.DataFrame({"label": [None, None, "y", "x", None]})}
+    near = [np.zeros((len(table), 1), int) for table in observed.values()]
+    labels, notes = domain_scores.expert_labels(observed, near)
+    assert labels == {}
+    assert notes == ["b: 40% of the points have a label: domains are not scored"]
     rows = pd.DataFrame(columns=["task", "metric", "sample", "method", "value", "note", "panel"])
     assert "not scored" in domain_scores.verdict(rows)["texts"][0]
+
+
+def test_labels_of_cell_types_are_told_from_regions(study):
+    tissue, layer = study
+    span, near = tissue.spans[0], tissue.near[0]
+    types = pd.Series(np.random.default_rng(0).integers(0, 4, len(near)).astype(str))
+    assert domain_scores.shared_with_neighbours(types, near) == pytest.approx(0.25, abs=0.03)
+    observed = {"regions": pd.DataFrame({"label": layer[span].astype(str)}), "types": pd.DataFrame({"label": types})}
+    labels, notes = domain_scores.expert_labels(observed, [near, near])
+    assert list(labels) == ["regions"]
+    assert "types: labels look like cell types" in notes[0]
 
 
 def test_scores_are_drawn_with_and_without_labels(study, found, tmp_path):

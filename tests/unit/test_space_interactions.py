@@ -283,6 +283,7 @@ def test_a_planted_signal_is_found_and_co_location_by_composition_is_not():
     assert (decoys["q"] < 0.05).sum() <= 1
     assert list(found.local.columns) == ["L0^R0", found.local.columns[1]]
     assert found.local.index.equals(barcodes)
+    assert found.local.mean().to_numpy() == pytest.approx(found.table["score"][:2].to_numpy(), rel=1e-3)
     joined = summary.combine_interactions(tables)
     assert joined.iloc[0]["ligand_complex"] == "L0"
     assert joined.iloc[0]["z"] == pytest.approx(sum(t.iloc[0]["z"] for t in tables.values()) / np.sqrt(3))

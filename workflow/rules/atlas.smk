@@ -89,7 +89,7 @@ rule fit_fold:
         runtime=480,
         gpu=1,
     params:
-        options=atlas_fit_options(),
+        options=atlas_fit_options,
         checkpoint=study.results("atlas/fits/{atlas_protocol}-{atlas_fold}/.{atlas_model}.ckpt"),
         require_gpu=study.config["require_gpu"],
         seed=study.config["seed"],
@@ -165,7 +165,7 @@ rule explain_atlas:
         runtime=240,
         gpu=1,
     params:
-        options=atlas_fit_options(),
+        options={name: ATLAS[name] for name in (*ATLAS_FITTED, "epochs")},
         require_gpu=study.config["require_gpu"],
         seed=study.config["seed"],
         library=library("atlas/explain_atlas"),

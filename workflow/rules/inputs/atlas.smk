@@ -10,14 +10,13 @@ if _atlas_faults:
     raise WorkflowError(str(InputError(_atlas_faults.items)))
 
 ATLAS_JOBS = atlas_plan.jobs(ATLAS)
-ATLAS_FITTED = (
-    "n_genes", "clip", "scaling", "latent", "folds", "buffer_voxels", "epochs", "reference",
-)  # fmt: skip
+ATLAS_FITTED = ("n_genes", "clip", "scaling", "latent", "folds", "buffer_voxels")
 
 
-def atlas_fit_options():
-    """Return the options that a fold reads."""
-    return {name: ATLAS[name] for name in ATLAS_FITTED}
+def atlas_fit_options(wildcards):
+    """Return the options that a model of a fold reads."""
+    own = {"residual": ["epochs"], "reference": ["reference"], "reference_front": ["reference"]}
+    return {name: ATLAS[name] for name in (*ATLAS_FITTED, *own.get(wildcards.atlas_model, []))}
 
 
 def atlas_results():
@@ -37,3 +36,12 @@ def atlas_options():
     """Return what the config says about reading, with the list of downloaded volumes in place of that of experiments."""
     options = {field.name: ATLAS[field.name] for field in fields(sources.Options)}
     return options | ({"input": str(rules.fetch_experiments.output.table)} if ATLAS_FILES.experiments else {})
+
+
+def atlas_outputs():
+    """Return everything the atlas stage has to show, nothing where it is off."""
+    if not ATLAS_JOBS:
+        return []
+    explained = [rules.explain_atlas.output.agreement, rules.explain_atlas.output.figure] if ATLAS["explain"] else []
+    score = rules.score_atlas.output
+    return [score.metrics, score.verdict, *rules.atlas_figures.output, *explained]

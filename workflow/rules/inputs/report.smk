@@ -9,7 +9,7 @@ def captions(*names):
 # Stage -> what its section of a page shows: `verdict`, and `figures` and `tables` as (path, caption).
 SAMPLE_STAGES, STUDY_STAGES = {}, {}
 # Stage -> the samples that it works on.
-SAMPLES_OF = {"annotation": study.samples, "space": PLACED}
+SAMPLES_OF = {"annotation": study.samples, "deconvolution": DECONVOLVED, "space": PLACED}
 
 if ATLAS["input"]:
     STUDY_STAGES["atlas"] = {
@@ -40,6 +40,12 @@ if ANNOTATES:
             (rules.score_annotation.output.reliability, "annotation_reliability"),
             (rules.score_annotation.output.explained, "annotation_explained"),
         ],
+    }
+if DECONVOLVED:
+    SAMPLE_STAGES["deconvolution"] = {"figures": [(rules.deconvolve.output.figure, "proportions_figure")]}
+    STUDY_STAGES["deconvolution"] = {
+        "verdict": rules.deconvolve_summary.output.verdict,
+        "tables": [(rules.deconvolve_summary.output.composition, "composition_table")],
     }
 if PLACED:
     SAMPLE_STAGES["space"] = {
@@ -122,6 +128,8 @@ def added_tables(wildcards):
         found["spatial_graph"] = rules.spatial_graph.output.graph.format(sample=sample)
     if ANNOTATES:
         found["annotation"] = rules.annotate.output.annotation.format(sample=sample)
+    if sample in DECONVOLVED:
+        found["proportions"] = rules.deconvolve.output.proportions.format(sample=sample)
     return found
 
 
@@ -137,6 +145,7 @@ def metric_parts():
     parts += [rules.histology_summary.output.metrics] if SCORED else []
     parts += [rules.score_atlas.output.metrics] if ATLAS["input"] else []
     parts += [rules.score_annotation.output.metrics] if ANNOTATES else []
+    parts += [rules.deconvolve_summary.output.metrics] if DECONVOLVED else []
     return parts + ([rules.score_space.output.metrics] if PLACED else [])
 
 

@@ -20,6 +20,7 @@ def main(job):
         neighbours=job.params.neighbours,
         added={name: job.input[name] for name in ADDED if name in job.input.keys()},
         spatial_graph=job.input.get("spatial_graph"),
+        proportions=job.input.get("proportions"),
     )
 
 

@@ -33,7 +33,9 @@ def main(job):
         tables = {sample: table.join(spread[sample]) for sample, table in tables.items()}
     for path, table in zip(job.output.domains, tables.values(), strict=True):
         write_table(table, path)
-    truth = domain_scores.expert_labels(observed)
+    truth, notes = domain_scores.expert_labels(observed, tissue.near)
+    for note in notes:
+        job.log.warning("%s", note)
     rows = []
     if truth:
         runs = domain_scores.partitions_by_seed(tissue, n, range(seed, seed + options["score_seeds"]))

@@ -51,17 +51,15 @@ class Fit:
     ----------
     weights
         Counts that each type gave, spots x types.
-    information
-        Fisher information at them, spots x types x types.
     genes
         Informative genes, numbers.
-    noise
-        Mean and variance over all shared genes.
+    chosen, noise
+        Mean and variance over these genes, and over all shared genes.
     """
 
     weights: np.ndarray
-    information: np.ndarray
     genes: np.ndarray
+    chosen: poisson.Noise
     noise: poisson.Noise
 
 
@@ -128,15 +126,14 @@ def fit(counts: sp.csr_matrix, signature: Signature, options: Options) -> Fit:
         See `deconvolve`.
     """
     genes = _genes(_totals(counts), signature, options)
-    chosen, some = signature.take(genes), counts[:, genes].tocsr()
-    platform = poisson.learn_platform(some, chosen, options.seed)
-    weights, information = poisson.fit_weights(some, poisson.Noise(chosen, platform))
-    everywhere = poisson.update_factor(counts, weights, signature, platform)
+    known, some = signature.take(genes), counts[:, genes].tocsr()
+    platform = poisson.learn_platform(some, known, options.seed)
+    chosen = poisson.Noise(known, platform)
+    weights = poisson.fit_weights(some, chosen)
+    factor = poisson.update_factor(counts, weights, signature, platform).factor
     # The factors that the weights were found with stay as they are.
-    factor = everywhere.factor
     factor[genes] = platform.factor
-    noise = poisson.Noise(signature, replace(platform, factor=factor))
-    return Fit(weights, information, genes, noise)
+    return Fit(weights, genes, chosen, poisson.Noise(signature, replace(platform, factor=factor)))
 
 
 def _totals(counts: sp.csr_matrix) -> np.ndarray:
@@ -153,7 +150,8 @@ def _genes(totals: np.ndarray, signature: Signature, options: Options) -> np.nda
 def _least_squares(counts: sp.csr_matrix, totals: np.ndarray, signature: Signature) -> np.ndarray:
     """Fit spots scaled to one depth by types, each gene divided by the root of its mean; spots x types.
 
-    Of the scalings tried (none, unit variance, this one) the one that errs least on mixed spots: a floor worth its name.
+    Of the scalings tried (none, unit variance, this one) the one that errs least on mixed spots: a floor should be hard
+    to beat.
     """
     scaled = sp.diags(np.divide(_TARGET_SUM, totals, out=np.zeros(len(totals)), where=totals > 0)) @ counts
     axes = signature.rates * _TARGET_SUM
@@ -175,20 +173,26 @@ def _errors(model: Fit, signature: Signature, options: Options) -> np.ndarray:
     Where proportions are of cells, the counts of few cells tell their number the less exactly, the more cells of one
     type differ in their counts.
     """
-    k = len(signature.sizes)
-    size = signature.sizes if options.cell_sizes else np.ones(k)
-    cells = model.weights / size
-    error = np.full_like(cells, np.nan)
-    seen = np.flatnonzero(cells.sum(axis=1) > 0)
-    cells, total = cells[seen], cells[seen].sum(axis=1, keepdims=True)
-    scale = np.sqrt(np.maximum(np.diagonal(model.information[seen], axis1=1, axis2=2), 1e-300))
+    size = signature.sizes if options.cell_sizes else np.ones(len(signature.sizes))
+    share_caught = model.chosen.platform.cell_share if options.cell_sizes else 0.0
+    error = np.full_like(model.weights, np.nan)
+    for rows, information in poisson.information(model.weights, model.chosen):
+        cells = model.weights[rows] / size
+        seen = cells.sum(axis=1) > 0
+        between = share_caught * cells[seen] * signature.size_variation
+        error[rows][seen] = _share_errors(information[seen], cells[seen], size, between)
+    return error
+
+
+def _share_errors(information: np.ndarray, cells: np.ndarray, size: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Return the standard errors of shares of cells; `between` is added to the variance of each type's cells."""
+    k = len(size)
+    scale = np.sqrt(np.maximum(np.diagonal(information, axis1=1, axis2=2), 1e-300))
     outer = scale[:, :, None] * scale[:, None, :]
-    covariance = np.linalg.inv(model.information[seen] / outer + _RIDGE * np.eye(k)) / outer / np.outer(size, size)
-    if options.cell_sizes:
-        diagonal = np.arange(k)
-        covariance[:, diagonal, diagonal] += model.noise.platform.cell_share * cells * signature.size_variation
+    covariance = np.linalg.inv(information / outer + _RIDGE * np.eye(k)) / outer / np.outer(size, size)
+    covariance[:, np.arange(k), np.arange(k)] += between
+    total = cells.sum(axis=1, keepdims=True)
     share, rows = cells / total, covariance.sum(axis=2)
     variance = np.diagonal(covariance, axis1=1, axis2=2) - 2 * share * rows
     variance = variance + share**2 * rows.sum(axis=1, keepdims=True)
-    error[seen] = np.sqrt(np.maximum(variance, 0)) / total
-    return error
+    return np.sqrt(np.maximum(variance, 0)) / total

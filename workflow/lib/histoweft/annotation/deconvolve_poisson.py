@@ -10,7 +10,7 @@ for the reference's limited cells and for what is left of the difference between
 the spots. The weights W are found by Fisher scoring: each step is a weighted non-negative least-squares problem per
 spot, and all spots of a block are solved at once through dense products. A step's variances are those of a composition
 half-way between the spot's own and the mean of all spots: taken at the spot's own, a gene whose mean happens to be
-fitted low gets a large say, which confirms itself (measured on mixed spots: docs/benchmarks.md).
+fitted low gets a large say, which confirms itself (measured on mixed spots; benchmarks/deconvolution.py).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from histoweft.annotation.deconvolve_signature import Signature
 from histoweft.annotation.deconvolve_solve import solve_nonnegative
 
 _BLOCK_VALUES = 1_000_000
+"""Dense counts of a block: 8 MB, and a few times that for its working copies."""
+
 _LEARN_SPOTS = 1_000
 _STEPS = 30
 _TOLERANCE = 1e-3
@@ -34,6 +36,7 @@ _OUTLIER = 2.5
 _LARGEST_RESIDUAL = 50.0
 _START_SPREAD = 0.1
 _OWN = 0.5
+"""Share of the spot's own composition in the one that a step's variances are taken at."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,11 @@ class Noise:
         self.axes = signature.rates * platform.factor
         self._sampling = signature.variance * platform.factor**2
         self._between = signature.sizes[:, None] * signature.dispersion * self.axes**2
-        self.platform = platform
+        self.signature, self.platform = signature, platform
+
+    def take(self, genes: np.ndarray) -> Noise:
+        """Return the same for some genes."""
+        return Noise(self.signature.take(genes), replace(self.platform, factor=self.platform.factor[genes]))
 
     def mean(self, weights: np.ndarray) -> np.ndarray:
         """Return spots x genes."""
@@ -105,7 +112,7 @@ def blocks(n: int, n_genes: int) -> Iterator[slice]:
         yield slice(start, min(start + rows, n))
 
 
-def fit_weights(counts: sp.csr_matrix, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
+def fit_weights(counts: sp.csr_matrix, noise: Noise) -> np.ndarray:
     """Find how many counts each type gave to each spot.
 
     Parameters
@@ -117,37 +124,46 @@ def fit_weights(counts: sp.csr_matrix, noise: Noise) -> tuple[np.ndarray, np.nda
 
     Returns
     -------
-    weights
-        spots x types, not negative; zero for a spot without counts.
-    information
-        Fisher information at them, spots x types x types.
+    spots x types, not negative; zero for a spot without counts.
     """
+    pairs = _pairs(noise)
+    weights = np.zeros((counts.shape[0], len(noise.axes)))
+    for rows in blocks(*counts.shape):
+        weights[rows] = _fit_block(counts[rows].toarray().astype(np.float64), noise, pairs)
+    return weights
+
+
+def information(weights: np.ndarray, noise: Noise) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the Fisher information of consecutive spots, spots of the slice x types x types."""
+    pairs = _pairs(noise)
+    for rows in blocks(len(weights), noise.axes.shape[1]):
+        yield rows, _symmetric(noise.precision(weights[rows]) @ pairs, len(noise.axes))
+
+
+def _pairs(noise: Noise) -> np.ndarray:
+    """Return the products of every two types' means, genes x pairs: one product with them makes all informations."""
+    i, j = np.triu_indices(len(noise.axes))
+    return (noise.axes[i] * noise.axes[j]).T
+
+
+def _fit_block(y: np.ndarray, noise: Noise, pairs: np.ndarray) -> np.ndarray:
     k = len(noise.axes)
-    i, j = np.triu_indices(k)
-    pairs = (noise.axes[i] * noise.axes[j]).T
-    found = [_fit_block(counts[rows].toarray().astype(np.float64), noise, pairs) for rows in blocks(*counts.shape)]
-    weights = np.concatenate([weights for weights, _ in found]) if found else np.zeros((0, k))
-    return weights, np.concatenate([info for _, info in found]) if found else np.zeros((0, k, k))
-
-
-def _fit_block(y: np.ndarray, noise: Noise, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    n, k = len(y), len(noise.axes)
     totals = y.sum(axis=1)
     weights = np.repeat(totals[:, None] / max(noise.axes.sum(), 1e-300), k, axis=1)
-    information = np.zeros((n, k, k))
-    free = np.ones((n, k), dtype=bool)
+    free = np.ones(weights.shape, dtype=bool)
     going = np.flatnonzero(totals > 0)
     for _ in range(_STEPS):
         if not len(going):
             break
         old = weights[going]
         precision = noise.precision(old)
-        information[going] = square = _symmetric(precision @ pairs, k)
-        new, free[going] = solve_nonnegative(square, (precision * y[going]) @ noise.axes.T, free[going])
+        new, free[going] = solve_nonnegative(
+            _symmetric(precision @ pairs, k), (precision * y[going]) @ noise.axes.T, free[going]
+        )
         weights[going] = new
         change = np.abs(new - old).max(axis=1)
         going = going[change > _TOLERANCE * new.sum(axis=1)]
-    return weights, information
+    return weights
 
 
 def _inverse(values: np.ndarray) -> np.ndarray:
@@ -188,7 +204,7 @@ def learn_platform(counts: sp.csr_matrix, signature: Signature, seed: int) -> Pl
     n_types = len(signature.sizes)
     platform = Platform(np.ones(counts.shape[1]), 0.0, 1.0, _START_SPREAD, np.full(n_types, 1 / n_types))
     for _ in range(_ROUNDS if len(rows) else 0):
-        weights, _ = fit_weights(some, Noise(signature, platform))
+        weights = fit_weights(some, Noise(signature, platform))
         platform = replace(platform, composition=weights.sum(axis=0) / weights.sum())
         platform = update_factor(some, weights, signature, platform)
         platform = _update_noise(some, weights, Noise(signature, platform))
@@ -196,6 +212,19 @@ def learn_platform(counts: sp.csr_matrix, signature: Signature, seed: int) -> Pl
 
 
 def update_factor(counts: sp.csr_matrix, weights: np.ndarray, signature: Signature, platform: Platform) -> Platform:
+    """Estimate each gene's factor for given weights; see `learn_platform`.
+
+    Parameters
+    ----------
+    counts
+        spots x genes.
+    weights
+        spots x types.
+    signature
+        Of these genes.
+    platform
+        What stays as it is besides `factor` and `log_sd`.
+    """
     observed = np.asarray(counts.sum(axis=0)).ravel()
     pooled = weights.sum(axis=0)
     foretold = pooled @ signature.rates

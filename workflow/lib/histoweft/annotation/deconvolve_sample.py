@@ -31,8 +31,8 @@ class Result:
     Attributes
     ----------
     table
-        Index: barcodes. One column for each type; ``low:<type>`` and ``high:<type>``, the 95 % interval; ``misfit``, from 0,
-        ``missing_type``, whether it is larger than known types make it; ``total``, counts in the genes used.
+        Index: barcodes. One column for each type; ``low:<type>`` and ``high:<type>``, the 95 % interval; ``misfit``,
+        from 0; ``missing_type``, whether it is larger than known types make it; ``total``, counts in the shared genes.
     rows
         Metrics.
     facts
@@ -133,8 +133,8 @@ def scale_and_coverage(truth: np.ndarray, tried: Proportions) -> tuple[float, fl
 
     Returns
     -------
-    The scale from all spots; and the share of intervals that hold the truth on every other spot, with the scale found on
-    the rest.
+    The scale from all spots; and the share of intervals that hold the truth on every other spot, with the scale found
+    on the rest.
     """
     even = Proportions(tried.values[::2], tried.error[::2])
     odd = Proportions(tried.values[1::2], tried.error[1::2])

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from histoweft.annotation import deconvolve_unexplained as unexplained
 from histoweft.annotation.deconvolve import METHODS, NORMAL_95, POISSON, Fit, Options, Proportions, deconvolve, fit
-from histoweft.annotation.deconvolve_signature import Signature, learn_signature
+from histoweft.annotation.deconvolve_signature import learn_signature
 from histoweft.annotation.deconvolve_simulate import Spots, simulate_spots
 from histoweft.annotation.folds import plan_folds
 from histoweft.metrics import area_under_curve
@@ -44,7 +44,7 @@ class Halves:
 
 
 def halve(codes: np.ndarray, groups: np.ndarray | None, seed: int) -> Halves:
-    """Cut a reference: by batches where they share the types, else at random within types.
+    """Cut a reference: by batches where they share the types (at least two), else at random within types.
 
     Parameters
     ----------
@@ -56,8 +56,12 @@ def halve(codes: np.ndarray, groups: np.ndarray | None, seed: int) -> Halves:
         Of a random cut.
     """
     plan = plan_folds(codes, groups, 2, seed)
-    fold = max(plan.folds, key=lambda fold: len(np.intersect1d(codes[fold.train], codes[fold.test])))
-    types = np.intersect1d(codes[fold.train], codes[fold.test])
+    types, fold = max(
+        ((np.intersect1d(codes[fold.train], codes[fold.test]), fold) for fold in plan.folds),
+        key=lambda pair: len(pair[0]),
+    )
+    if len(types) < 2 and groups is not None:
+        return halve(codes, None, seed)
     sides = (rows[np.isin(codes[rows], types)] for rows in (fold.train, fold.test))
     return Halves(*sides, types, plan.protocol, plan.note)
 
@@ -195,8 +199,16 @@ def run_trial(
     return trial
 
 
-def _without(counts, codes, halves: Halves, code: int, k: int, setting: Setting, options: Options) -> Missing | None:
-    """Leave one type out of the signatures, and look for it in spots that hold it."""
+def _without(
+    counts: sp.csr_matrix,
+    codes: np.ndarray,
+    halves: Halves,
+    code: int,
+    k: int,
+    setting: Setting,
+    options: Options,
+) -> Missing | None:
+    """Leave one of k types out of the signatures, and look for it in spots that hold it; None if few spots do."""
     other = np.delete(np.arange(k), code)
     train = halves.train[codes[halves.train] != code]
     explained = halves.test[codes[halves.test] != code]

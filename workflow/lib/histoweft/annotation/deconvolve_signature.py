@@ -80,7 +80,10 @@ def learn_signature(counts: sp.csr_matrix, codes: np.ndarray, n_types: int) -> S
     return Signature(rates, variance, dispersion, sizes, size_variation)
 
 
-def _dispersion(counts, member, totals, sums, raw) -> np.ndarray:
+def _dispersion(
+    counts: sp.csr_matrix, member: sp.csr_matrix, totals: np.ndarray, sums: np.ndarray, raw: np.ndarray
+) -> np.ndarray:
+    """Return the pooled dispersion; `member` types x cells, `sums` counts and `raw` rates, types x genes."""
     squared = counts.copy()
     squared.data = squared.data.astype(np.float64) ** 2
     crossed = (member @ sp.diags(totals) @ counts).toarray()
@@ -88,10 +91,8 @@ def _dispersion(counts, member, totals, sums, raw) -> np.ndarray:
     beyond = (member @ squared).toarray() - 2 * raw * crossed + means - sums
     beyond, means = beyond.sum(axis=0), means.sum(axis=0)
     overall = max(beyond.sum() / max(means.sum(), 1e-300), 0.0)
-    # Prior: as many mean cells as stated, each with this gene's own mean square.
-    prior = means * _PRIOR_CELLS / counts.shape[0]
-    # A gene seen a few times says nothing about its dispersion.
-    prior += 1.0
+    # As many cells as stated with this gene's mean square; and one squared count, for a gene that is hardly seen.
+    prior = means * _PRIOR_CELLS / counts.shape[0] + 1.0
     return np.clip((beyond + prior * overall) / (means + prior), 0.0, _LARGEST_DISPERSION)
 
 
@@ -113,9 +114,10 @@ def informative_genes(signature: Signature, n_genes: int, depth: float) -> np.nd
 
     Notes
     -----
-    A gene's information is the squared spread of its rate between types over the variance of its count in a spot of all
-    types alike, each relative to the mean: sd^2 / (mean / depth + dispersion mean^2). Each type keeps the 30 genes in
-    which it stands out most from the next type, by the same measure, so that a large group of types does not take all.
+    A gene's information is the variance of its rate between types over that of its rate in a spot of all types alike:
+    mean / depth for counting, (dispersion + 0.1) mean^2 / types for cells that differ, and the rates' own variance.
+    Each type keeps the 30 genes in which it stands out most from the next type, by the same measure, so that a large
+    group of types does not take all.
     """
     rates = signature.rates
     mean = rates.mean(axis=0)

@@ -79,8 +79,8 @@ def _against_floor(metrics: pd.DataFrame, n: int) -> str:
         f"Deconvolution, tried on spots mixed from reference cells ({note}), as deep as the study's own (mean of {n} "
         f"sample{'s' if n != 1 else ''}): the Poisson model {wins} least squares: R2 {r2[POISSON]:.3f} against "
         f"{r2[NNLS]:.3f}, root mean squared error {rmse[POISSON]:.3f} against {rmse[NNLS]:.3f} (difference "
-        f"{gain[0]:.3f}, 95 % interval {gain[1]:.3f} to {gain[2]:.3f}). Tissue differs from its reference in more "
-        "than these spots do: expect less there."
+        f"{gain[0]:.3f}, 95 % interval of a sample {gain[1]:.3f} to {gain[2]:.3f}). Tissue differs from its "
+        "reference in more than these spots do: expect less there."
     )
 
 
@@ -109,8 +109,8 @@ def _warnings(metrics: pd.DataFrame, used: pd.Series, shares: pd.DataFrame) -> l
     found = []
     for row in shares[shares["missing_type"] > MANY_FLAGGED].itertuples():
         found.append(
-            f"{row.missing_type:.0%} of the spots of {row.sample} are not explained by the reference: it lacks types, or "
-            "its cells differ from this tissue. Read the proportions with care."
+            f"{row.missing_type:.0%} of the spots of {row.sample} are not explained by the reference: it lacks types, "
+            "or its cells differ from this tissue. Read the proportions with care."
         )
     if (used == NNLS).any():
         which = ", ".join(used.index[used == NNLS])

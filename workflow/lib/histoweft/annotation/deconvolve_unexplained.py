@@ -21,6 +21,7 @@ _MOST_SPOTS = 600
 _MORE_GENES = 500
 _LEAST_COUNTS = 10
 _SURELY = 3.0
+_CLEAR_TAIL = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,12 @@ class Directions:
     axes: np.ndarray
 
 
-def residuals(counts: sp.csr_matrix, weights: np.ndarray, noise: Noise, genes: np.ndarray) -> np.ndarray:
-    """Return standardised residuals, cut at 5 standard deviations, spots x `genes`."""
+def residuals(counts: sp.csr_matrix, weights: np.ndarray, noise: Noise) -> np.ndarray:
+    """Return standardised residuals, cut at 5 standard deviations, spots x genes."""
     mean = noise.mean(weights)
-    variance = noise.variance(weights, mean)[:, genes]
-    difference = counts[:, genes].toarray() - mean[:, genes]
+    variance = noise.variance(weights, mean)
     scale = np.sqrt(np.where(variance > 0, variance, np.inf))
-    return np.clip(difference / scale, -_CLIP, _CLIP)
+    return np.clip((counts.toarray() - mean) / scale, -_CLIP, _CLIP)
 
 
 def learn_directions(
@@ -71,15 +71,15 @@ def learn_directions(
     seen = np.flatnonzero(np.asarray(counts.sum(axis=0)).ravel() >= _LEAST_COUNTS)
     halves = [_some(np.arange(half, len(weights), 2), rng) for half in (0, 1)]
     rows = np.sort(np.concatenate(halves))
-    varies = np.zeros(len(seen))
+    varies, there = np.zeros(len(seen)), noise.take(seen)
     for part in blocks(len(rows), len(seen)):
         some = rows[part]
-        varies += (residuals(counts[some], weights[some], noise, seen) ** 2).sum(axis=0)
+        varies += (residuals(counts[some][:, seen], weights[some], there) ** 2).sum(axis=0)
     varies[np.isin(seen, informative)] = np.inf
     genes = np.sort(seen[np.argsort(-varies, kind="stable")[: np.isinf(varies).sum() + _MORE_GENES]])
-    platform = noise.platform
-    deviation = np.log(platform.factor[genes]) / max(platform.log_sd, 1e-6)
-    axes = [_axes(residuals(counts[half], weights[half], noise, genes), deviation) for half in halves]
+    chosen = noise.take(genes)
+    deviation = np.log(chosen.platform.factor) / max(chosen.platform.log_sd, 1e-6)
+    axes = [_axes(residuals(counts[half][:, genes], weights[half], chosen), deviation) for half in halves]
     return Directions(genes, np.stack(axes))
 
 
@@ -90,9 +90,9 @@ def _some(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _axes(left: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """Return the leading right singular vectors, genes x directions; zeros where there are fewer.
 
-    They point to the longer tail of the scores: spots that are not explained are the fewer ones. Where they are not, the
-    genes of the missing type exceed in the pool of all spots what the types foretell, and their factors between the
-    platforms (`deviation`, in standard deviations) tell the side.
+    They point to the longer tail of the scores: spots that are not explained are the fewer ones. Where no tail is
+    clearly longer, the missing type is common, its genes exceed in the pool of all spots what the types foretell, and
+    their factors between the platforms (`deviation`, in standard deviations) tell the side.
     """
     axes = np.zeros((left.shape[1], DIRECTIONS))
     k = min(DIRECTIONS, *left.shape)
@@ -100,17 +100,19 @@ def _axes(left: np.ndarray, deviation: np.ndarray) -> np.ndarray:
         return axes
     axes[:, :k] = np.linalg.svd(left, full_matrices=False)[2][:k].T
     scores = left @ axes
-    tail = ((scores - np.median(scores, axis=0)) ** 3).sum(axis=0)
+    spread = np.maximum(scores.std(axis=0), 1e-12)
+    tail = (((scores - np.median(scores, axis=0)) / spread) ** 3).mean(axis=0)
     pooled = deviation @ axes
-    side = np.where(np.abs(pooled) > _SURELY, pooled, tail)
+    side = np.where((np.abs(tail) < _CLEAR_TAIL) & (np.abs(pooled) > _SURELY), pooled, tail)
     return axes * np.where(side < 0, -1.0, 1.0)
 
 
 def score(counts: sp.csr_matrix, weights: np.ndarray, noise: Noise, directions: Directions) -> np.ndarray:
     """Project residuals on the directions of both halves, 2 x spots x directions."""
     found = np.zeros((2, len(weights), directions.axes.shape[2]))
-    for rows in blocks(*counts.shape):
-        left = residuals(counts[rows], weights[rows], noise, directions.genes)
+    chosen = noise.take(directions.genes)
+    for rows in blocks(len(weights), len(directions.genes)):
+        left = residuals(counts[rows][:, directions.genes], weights[rows], chosen)
         found[:, rows] = left @ directions.axes
     return found
 

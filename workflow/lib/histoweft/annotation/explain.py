@@ -9,13 +9,15 @@ import pandas as pd
 
 from histoweft.annotation.evaluate import Fitted, cells_of
 from histoweft.annotation.genes import read_pairs
+from histoweft.annotation.models import mean_difference
 from histoweft.annotation.reference import Reference
 from histoweft.errors import InputError, nearest
 from histoweft.metrics import area_under_curve
 
 GENE, GENE_SET = "gene", "gene set"
+HIGHER, LOWER = "higher", "lower"
 TOP_GENES, TOP_SETS = 30, 10
-COLUMNS = ["type", "kind", "rank", "name", "weight"]
+COLUMNS = ["type", "kind", "rank", "name", "weight", "expressed"]
 
 
 def read_markers(path: str, types: list[str]) -> dict[str, set[str]]:
@@ -63,6 +65,7 @@ def explain(
     -------
     table
         `COLUMNS`: the leading genes of each type, and the sets a transformer attends to more than for other types.
+        ``expressed`` says whether the type expresses a gene more or less than the mean of types: absence speaks too.
         Empty for models that name no genes, and where an embedding took the place of genes.
     recovered
         Type to the AUROC of its markers among all used genes, ranked by weight.
@@ -75,7 +78,9 @@ def explain(
     if weights is None:
         return empty, {}
     names = reference.genes[fitted.space.columns].astype(str)
-    parts = [_leading(weights, names, reference.types, GENE, TOP_GENES)]
+    difference = mean_difference(cells, reference.codes, len(reference.types), fitted.space)
+    expressed = np.where(difference > 0, HIGHER, LOWER)
+    parts = [_leading(weights, names, reference.types, GENE, TOP_GENES, expressed)]
     if hasattr(fitted.model, "attention"):
         attention = fitted.model.attention(cells, reference.codes)
         parts.append(
@@ -88,10 +93,15 @@ def explain(
     return pd.concat(parts, ignore_index=True), {name: value for name, value in recovered.items() if value == value}
 
 
-def _leading(weights: np.ndarray, names, types: list[str], kind: str, n: int) -> pd.DataFrame:
+def _leading(
+    weights: np.ndarray, names, types: list[str], kind: str, n: int, expressed: np.ndarray | None = None
+) -> pd.DataFrame:
     names = np.asarray(names, dtype=object)
     rows = []
     for code, name in enumerate(types):
         order = np.argsort(-weights[code], kind="stable")[:n]
-        rows += [(name, kind, rank, names[at], float(weights[code, at])) for rank, at in enumerate(order, 1)]
+        rows += [
+            (name, kind, rank, names[at], float(weights[code, at]), "" if expressed is None else expressed[code, at])
+            for rank, at in enumerate(order, 1)
+        ]
     return pd.DataFrame(rows, columns=COLUMNS)

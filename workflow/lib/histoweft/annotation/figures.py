@@ -11,6 +11,7 @@ import pandas as pd
 from histoweft import plotting
 from histoweft.annotation import calibrate
 from histoweft.annotation.annotator import UNKNOWN
+from histoweft.annotation.explain import HIGHER
 from histoweft.annotation.genes import TARGET_SUM
 from histoweft.annotation.score import Judged
 from histoweft.io import CountsFile
@@ -121,7 +122,7 @@ def marker_summary(
 def genes_to_show(explanations: pd.DataFrame, markers: Mapping[str, Sequence[str]] | None, each: int = 4) -> list[str]:
     """Choose genes: known markers of each type where there are some, else the leading genes of its explanation."""
     chosen: list[str] = []
-    genes = explanations[explanations["kind"] == "gene"]
+    genes = explanations[(explanations["kind"] == "gene") & (explanations["expressed"] == HIGHER)]
     types = list(dict.fromkeys(genes["type"])) or list(markers or {})
     for name in types:
         known = sorted((markers or {}).get(name, ()))
@@ -225,7 +226,7 @@ def recall_figure(rows: pd.DataFrame, path: str | os.PathLike) -> None:
         error = np.clip(np.stack([part["value"] - part["low"], part["high"] - part["value"]]), 0, None)
         ax.bar(at, part["value"], 0.92 * width, color=colours[method], label=method, yerr=error,
                error_kw={"elinewidth": 0.7})  # fmt: skip
-    ax.set_xticks(range(len(sizes)), [f"{name}\n({n})" for name, n in sizes.items()], rotation=60, ha="right",
+    ax.set_xticks(range(len(sizes)), [f"{name}\n({int(n)})" for name, n in sizes.items()], rotation=60, ha="right",
                   rotation_mode="anchor", fontsize=8)  # fmt: skip
     ax.set(ylim=(0, 1.05), ylabel="recall")
     ax.set_title("share of each type's held-out cells found (cells; 95 % interval)", fontsize=10)
@@ -236,6 +237,8 @@ def recall_figure(rows: pd.DataFrame, path: str | os.PathLike) -> None:
 
 def explanation_figure(explanations: pd.DataFrame, path: str | os.PathLike, method: str, each: int = 5) -> None:
     """Draw the leading genes of each type and what they add to the decision for every type they lead in.
+
+    Genes whose absence speaks for a type are left to the table.
 
     Parameters
     ----------
@@ -248,11 +251,11 @@ def explanation_figure(explanations: pd.DataFrame, path: str | os.PathLike, meth
     each
         Genes of a type.
     """
-    genes = explanations[explanations["kind"] == "gene"]
+    genes = explanations[(explanations["kind"] == "gene") & (explanations["expressed"] == HIGHER)]
     if genes.empty:
         _say(f"{method} names no genes here", path)
         return
-    chosen = list(dict.fromkeys(genes.loc[genes["rank"] <= each, "name"]))
+    chosen = list(dict.fromkeys(genes.groupby("type", sort=False).head(each)["name"]))
     table = genes.pivot(index="type", columns="name", values="weight").reindex(columns=chosen)
     table = table.reindex(list(dict.fromkeys(genes["type"])))
     share = table.div(table.max(axis=1), axis=0)

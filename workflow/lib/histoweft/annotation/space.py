@@ -97,6 +97,12 @@ def _gene_statistics(X: sp.csr_matrix, codes: np.ndarray) -> tuple[np.ndarray, n
     return variance, np.unique(leading)
 
 
+DISTANCE_AXES = 20
+"""Leading axes that distances are measured along, or as many as there are types. Later axes follow the noise of the
+training cells, so that these lie farther out along them than any other cell: with 50 axes 16 % of the training cells
+were flagged where 5 % of held-out ones were, with 20 axes 6 %, and types left out stood out a little more."""
+
+
 @dataclass(frozen=True)
 class Distance:
     """How far a cell lies from the nearest type.
@@ -104,9 +110,9 @@ class Distance:
     Attributes
     ----------
     means
-        types x k, of the training cells' scores.
+        types x axes, of the training cells' scores along the leading axes.
     whitening
-        k x k: scores times it have unit variance within types.
+        axes x axes: these scores times it have unit variance within types.
     """
 
     means: np.ndarray
@@ -116,6 +122,7 @@ class Distance:
         """Return the Mahalanobis distance to the nearest type, (cells,), float64."""
         from scipy.spatial.distance import cdist
 
+        scores = scores[:, : len(self.whitening)]
         return cdist(scores @ self.whitening, self.means @ self.whitening).min(axis=1)
 
 
@@ -134,10 +141,11 @@ def learn_distance(scores: np.ndarray, codes: np.ndarray) -> Distance:
     Mahalanobis distance with one covariance for all types (Lee et al. 2018, NeurIPS 31, "A simple unified framework
     for detecting out-of-distribution samples"). With types of the sorted blood cells left out it found them with a
     mean AUROC of .98; the distance to the nearest cells .94 to .97, the largest probability .76 and the energy .70,
-    and adding either of these to the distance made it worse.
+    and adding either of these to the distance made it worse (.95, .94). The score and its number of axes were
+    chosen on these cells, so their .98 flatters; MERFISH, on which nothing was chosen, has .89 over groups of types.
     """
     present, within = np.unique(codes, return_inverse=True)
-    scores = scores.astype(np.float64)
+    scores = scores[:, : max(DISTANCE_AXES, len(present))].astype(np.float64)
     means = np.stack([scores[within == code].mean(axis=0) for code in range(len(present))])
     residual = scores - means[within]
     covariance = residual.T @ residual / max(len(scores) - len(present), 1)

@@ -274,7 +274,10 @@ def _truth_rows(book: _Book, samples: Sequence[Sample], types, groups, query_map
         level, names, codes = found
         codes = np.where(sample.in_reference, -1, codes)
         if (codes >= 0).sum() == 0:
-            texts.append(f"{sample.name}: its labelled cells are those of the reference, so they are no test of it.")
+            texts.append(
+                f"{sample.name}: its labelled cells are those of the reference, so neither its labels nor its flags "
+                "are a test; the scores of held-out cells are."
+            )
             continue
         texts.append(_sample_truth(book, sample, (level, names, codes), types, groups, seed))
     _truth_means(book)

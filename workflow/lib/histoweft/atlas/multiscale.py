@@ -8,8 +8,8 @@ import numpy as np
 
 from histoweft import splits
 
-_ROWS_OF_TREE = 40_000
-"""Voxels that the energies are learned from, at most: every further one says the same."""
+_PART = 20_000
+"""Voxels of one tree, about: larger atlases are coded in contiguous parts, and energies learned from one of them."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,14 @@ class Code:
         ndarray
             voxels x components, float32.
         """
-        tree = Tree.grow(position)
+        result = np.empty(scores.shape, dtype=np.float32)
+        parts = _parts(position)
+        for part in range(parts.max() + 1):
+            rows = np.flatnonzero(parts == part)
+            result[rows] = self._decoded(scores[rows], Tree.grow(position[rows]))
+        return result
+
+    def _decoded(self, scores: np.ndarray, tree: Tree) -> np.ndarray:
         means, kept = tree.means(scores), self.kept(tree)
         found = means[0]
         for level, chosen in enumerate(kept):
@@ -151,10 +158,9 @@ def learn(scores: np.ndarray, position: np.ndarray, budget: float) -> Code:
     components that PCA of the same budget has no room for. Nothing is learned but these mean squares: there is little
     that could fail on an unseen block.
     """
-    if len(scores) > _ROWS_OF_TREE:
-        # A contiguous part: voxels left out at random would lie farther apart than those to be coded.
-        part = splits.partition(position, 2) == 0
-        scores, position = scores[part], position[part]
+    # A contiguous part: voxels drawn at random would lie farther apart than those to be coded.
+    part = _parts(position) == 0
+    scores, position = scores[part], position[part]
     tree = Tree.grow(position)
     means = tree.means(scores)
     scales = _scale_of(tree, 0) + 1
@@ -168,6 +174,10 @@ def learn(scores: np.ndarray, position: np.ndarray, budget: float) -> Code:
         square[scale] += (weight * difference**2).sum(axis=0)
         count[scale] += both.sum()
     return Code(square / np.maximum(count, 1)[:, None], budget)
+
+
+def _parts(position: np.ndarray) -> np.ndarray:
+    return splits.partition(position, -(-len(position) // _PART))
 
 
 def _scale_of(tree: Tree, level: int) -> int:

@@ -66,6 +66,7 @@ def assemble(
     neighbours: int,
     added: Mapping[str, str | os.PathLike] | None = None,
     spatial_graph: str | os.PathLike | None = None,
+    proportions: str | os.PathLike | None = None,
 ) -> None:
     """Write everything known about a sample into one h5ad file.
 
@@ -91,6 +92,9 @@ def assemble(
         Names of `ADDED` to the tables of further stages.
     spatial_graph
         Neighbours on the tissue, where there are any.
+    proportions
+        Share of each cell type in each spot, where spots were deconvolved; obsm ``proportions``, its columns named in
+        ``uns['proportions']``.
 
     Raises
     ------
@@ -121,6 +125,11 @@ def assemble(
             "histoweft": about,
             **_colours(obs),
         }
+        if proportions:
+            shares = io.read_table(proportions, obs.index)
+            types = [column for column in shares if f"low:{column}" in shares]
+            obsm["proportions"] = shares[types].to_numpy(dtype=np.float32)
+            uns["proportions"] = {"types": np.array(types, dtype=object)}
         if image and "spatial" in obsm:
             uns["spatial"] = {sample: spatial_slot(image, about, obsm["spatial"])}
         with io.CsrWriter(output, counts.n_vars, np.float32) as writer:

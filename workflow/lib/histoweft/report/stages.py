@@ -12,6 +12,7 @@ from histoweft.report.html import Html, caption, figure, joined, notice, paragra
 TITLES = {
     "atlas": "Voxel atlas",
     "annotation": "Cell types",
+    "deconvolution": "Cell types inside spots",
     "space": "Domains, niches and communication",
     "trajectory": "Trajectories and fates",
     "states": "Rare, transitional and persister cells",

@@ -200,11 +200,14 @@ class Products:
         The cross product over its standard deviation for two independent stationary fields.
     inflation
         How many times larger the autocorrelation of both makes the variance.
+    skewness
+        Of the cross product under independence, which counts where both genes are rare.
     """
 
     score: np.ndarray
     z: np.ndarray
     inflation: np.ndarray
+    skewness: np.ndarray
 
 
 def products(x: np.ndarray, u: np.ndarray, raster: Raster) -> Products:
@@ -235,7 +238,15 @@ def products(x: np.ndarray, u: np.ndarray, raster: Raster) -> Products:
     with np.errstate(divide="ignore", invalid="ignore"):
         inflation = np.maximum(1 + n * shared / np.outer(own_x, own_u), 0.5)
         z = cross / np.sqrt(diagonal * inflation)
-        return Products(cross / np.sqrt(np.outer(own_x, own_u)), z, inflation)
+        # Third moments of independent factors multiply.
+        skewness = np.outer(_skewness(x, own_x), _skewness(u, own_u)) / np.sqrt(n)
+        return Products(cross / np.sqrt(np.outer(own_x, own_u)), z, inflation, np.nan_to_num(skewness))
+
+
+def _skewness(values: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Return the skewness of each centred column, given its sum of squares."""
+    cubes = np.einsum("ij,ij,ij->j", values, values, values, dtype=np.float64)
+    return cubes / len(values) / (squares / len(values)) ** 1.5
 
 
 def null_spread(z: np.ndarray, unrelated: np.ndarray) -> np.ndarray:
@@ -343,47 +354,51 @@ def colocate(
     The statistic is the bivariate Moran's R of SpatialDM (Li et al. 2023, Nature Communications 14:3995) on residuals.
     Its permutation null calls any two spatially structured genes related; here the null keeps the structure of each.
     """
-    n = len(xy)
     columns = [entity_values(values, rows) for rows in pairs.subunits]
-    entities = sp.hstack([*columns, controls], format="csc") if columns else sp.csc_matrix(controls)
-    share = np.diff(entities.indptr) / n
-    enough = share >= max(_MIN_SHARE, _MIN_FOUND / n)
-    shared = np.array([not set(pairs.subunits[a]).isdisjoint(pairs.subunits[b]) for a, b in _listed(pairs)], dtype=bool)
-    tested = (
-        np.flatnonzero(enough[pairs.ligand] & enough[pairs.receptor] & ~shared) if len(pairs) else np.array([], int)
-    )
+    entities = sp.hstack([*columns, controls], format="csc")
+    share = np.diff(entities.indptr) / len(xy)
+    enough = share >= max(_MIN_SHARE, _MIN_FOUND / len(xy))
+    tested = _testable(pairs, enough)
     if not len(tested):
         return Colocation(
             pd.DataFrame({name: pd.Series(dtype=float) for name in COLUMNS}), pd.DataFrame(index=barcodes)
         )
+    a, b = pairs.ligand[tested], pairs.receptor[tested]
     extra = len(pairs.names) + np.flatnonzero(enough[len(pairs.names) :])
-    ligands = np.concatenate([np.unique(pairs.ligand[tested]), extra])
-    receptors = np.concatenate([np.unique(pairs.receptor[tested]), extra])
+    ligands, receptors = np.concatenate([np.unique(a), extra]), np.concatenate([np.unique(b), extra])
     around = surroundings(graph, own)
     x, u = fields(entities, ligands, receptors, basis, around)
     found = products(x, u, Raster(xy, spacing(xy)))
-    alone = [(-1 - i,) for i in range(controls.shape[1])]
+    alone = [(-1 - k,) for k in range(controls.shape[1])]
     spread = null_spread(found.z, _unrelated(pairs, ligands, receptors, alone))
-    i = np.searchsorted(ligands, pairs.ligand[tested])
-    j = np.searchsorted(receptors, pairs.receptor[tested])
-    z = found.z[i, j] / spread[i, j]
+    at = np.searchsorted(ligands, a), np.searchsorted(receptors, b)
+    z = found.z[at] / spread[at]
     names = np.array(pairs.names, dtype=object)
-    a, b = pairs.ligand[tested], pairs.receptor[tested]
-    table = pd.DataFrame({"ligand_complex": names[a], "receptor_complex": names[b], "score": found.score[i, j]})
-    table = table.assign(raw_score=_raw(entities, a, b, around), z=z, p=upper_tail(z))
-    table = table.assign(q=adjust(table["p"].to_numpy()), z_stationary=found.z[i, j], null_sd=spread[i, j])
-    table = table.assign(inflation=found.inflation[i, j], ligand_share=share[a], receptor_share=share[b])
+    table = pd.DataFrame({"ligand_complex": names[a], "receptor_complex": names[b], "score": found.score[at]})
+    table = table.assign(raw_score=_raw(entities, a, b, around), z=z, p=upper_tail(z, found.skewness[at]))
+    table = table.assign(q=adjust(table["p"].to_numpy()), z_stationary=found.z[at], null_sd=spread[at])
+    table = table.assign(inflation=found.inflation[at], ligand_share=share[a], receptor_share=share[b])
     order = np.argsort(table["p"].to_numpy(), kind="stable")
     first = order[:top]
-    local = x[:, i[first]] * u[:, j[first]]
-    local /= np.sqrt((x[:, i[first]] ** 2).mean(axis=0) * (u[:, j[first]] ** 2).mean(axis=0))
     titles = [f"{names[a[k]]}^{names[b[k]]}" for k in first]
-    shown = pd.DataFrame(local.astype(np.float32), index=barcodes, columns=titles)
+    local = _local(x[:, at[0][first]], u[:, at[1][first]])
+    shown = pd.DataFrame(local, index=barcodes, columns=titles)
     return Colocation(table.iloc[order].reset_index(drop=True)[list(COLUMNS)], shown)
 
 
-def _listed(pairs: Pairs) -> list[tuple[int, int]]:
-    return list(zip(pairs.ligand.tolist(), pairs.receptor.tolist(), strict=True))
+def _testable(pairs: Pairs, enough: np.ndarray) -> np.ndarray:
+    """Return the pairs whose two names are found often enough and have no gene in common."""
+    kept = [
+        k
+        for k, (a, b) in enumerate(zip(pairs.ligand.tolist(), pairs.receptor.tolist(), strict=True))
+        if enough[a] and enough[b] and set(pairs.subunits[a]).isdisjoint(pairs.subunits[b])
+    ]
+    return np.array(kept, dtype=int)
+
+
+def _local(x: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Return each point's part in the scores of some pairs, whose mean over the points is the score; float32."""
+    return (x * u / np.sqrt((x**2).mean(axis=0) * (u**2).mean(axis=0))).astype(np.float32)
 
 
 def _raw(entities: sp.csc_matrix, ligands: np.ndarray, receptors: np.ndarray, around: sp.csr_matrix) -> np.ndarray:

@@ -28,6 +28,8 @@ LARGE = 20_000
 
 DRAWS = 5
 _MOSTLY = 0.5
+_REGIONS = 0.6
+_ADJACENT = 6
 _TIE = 0.005
 
 
@@ -36,20 +38,49 @@ def method_name(method: str) -> str:
     return f"floor:{method}" if method in (*FLOORS, *SEMI_FLOORS) else method
 
 
-def expert_labels(observed: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
-    """Return the expert labels that can be scored against: most points labelled, two regions or more.
+def expert_labels(
+    observed: Mapping[str, pd.DataFrame], near: Sequence[np.ndarray]
+) -> tuple[dict[str, pd.Series], list[str]]:
+    """Return the expert labels that domains can be scored against: those that name regions of most of a section.
 
     Parameters
     ----------
     observed
         Sample to its table of observations; the labels are its column ``label``, where it has one.
+    near
+        Nearest others of the points of each section.
+
+    Returns
+    -------
+    labels
+        By sample.
+    notes
+        Why other labels are not scored against.
     """
-    found = {}
-    for sample, table in observed.items():
-        labels = table["label"] if "label" in table else None
-        if labels is not None and labels.notna().mean() >= _MOSTLY and labels.nunique() >= 2:
+    found, notes = {}, []
+    for (sample, table), close in zip(observed.items(), near, strict=True):
+        labels = table["label"] if "label" in table else pd.Series(dtype=object)
+        if labels.nunique() < 2:
+            continue
+        shared = shared_with_neighbours(labels, close)
+        if labels.notna().mean() < _MOSTLY:
+            notes.append(f"{sample}: {labels.notna().mean():.0%} of the points have a label: domains are not scored")
+        elif shared < _REGIONS:
+            notes.append(
+                f"{sample}: labels look like cell types, not regions (a point's nearest points share its label in "
+                f"{shared:.0%}): domains are not scored against them"
+            )
+        else:
             found[sample] = labels
-    return found
+    return found, notes
+
+
+def shared_with_neighbours(labels: pd.Series, near: np.ndarray) -> float:
+    """Return how often a labelled point's six nearest labelled points have its label."""
+    codes = pd.Categorical(labels).codes
+    around = codes[near[:, :_ADJACENT]]
+    known = (codes[:, None] >= 0) & (around >= 0)
+    return float((around == codes[:, None])[known].mean()) if known.any() else 0.0
 
 
 # ----------------------------------------------------------------------------------------------------- domains
@@ -237,7 +268,7 @@ def verdict(rows: pd.DataFrame, method: str = DEFAULT) -> dict:
                 f"{scores.loc[best, 'value']:.2f}): set space.domains.method to {default}."
             )
     else:
-        texts.append("No expert labels: the domains are not scored here.")
+        texts.append("No expert labels of regions: the domains are not scored here.")
     spread_texts, spread_warnings = _semi_verdict(rows)
     return {"texts": texts + spread_texts, "warnings": warnings + spread_warnings, "default": default}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,12 +109,8 @@ def read_tissue(paths: Mapping[str, str | os.PathLike], n_genes: int = max(GENES
     InputError
         A section has no positions or fewer than ten points, or too few genes are shared.
     """
-    opened = {sample: CountsFile(path) for sample, path in paths.items()}
-    try:
-        return _read(opened, n_genes, seed)
-    finally:
-        for counts in opened.values():
-            counts.close()
+    with ExitStack() as stack:
+        return _read({s: stack.enter_context(CountsFile(path)) for s, path in paths.items()}, n_genes, seed)
 
 
 def _read(opened: Mapping[str, CountsFile], n_genes: int, seed: int) -> Tissue:
