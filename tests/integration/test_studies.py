@@ -18,14 +18,19 @@ EXPECTED = {
     "osmfish": {"osmfish": (4000, 4839)},
     "starmap": {"BY3": (1400, 1549)},
     "pbmc": {"pbmc": (3600, 3774)},
+    "sc_mixology": {
+        "dropseq": (200, 210),
+        "celseq2_5cl_p1": (140, 156),
+        "celseq2_5cl_p2": (140, 163),
+        "celseq2_5cl_p3": (230, 252),
+    },
 }
 QUICK = ("her2st", "dlpfc", "merfish")
 
 
 def test_every_study_folder_is_covered(repo):
-    assert (
-        {path.name for path in (repo / "config" / "studies").iterdir() if path.is_dir()}
-        == set(EXPECTED) | set(ATLASES)
+    assert {path.name for path in (repo / "config" / "studies").iterdir() if path.is_dir()} == set(EXPECTED) | set(
+        ATLASES
     )
 
 

@@ -151,7 +151,9 @@ def test_marker_panels_are_painted_where_no_gene_is_wanted(tmp_path):
 
 def test_panels_without_a_shared_gene_are_an_error(tmp_path):
     panels = [panel(tmp_path / "a.tsv", ["XIST"])]
-    with pytest.raises(InputError, match=r"(?s)found 1 genes, none of them in all sections.*Name genes in histology\.paint"):
+    with pytest.raises(
+        InputError, match=r"(?s)found 1 genes, none of them in all sections.*Name genes in histology\.paint"
+    ):
         maps.genes_to_paint([], panels, cases.GENES)
 
 

@@ -118,15 +118,33 @@ def _result(one: FoldResult, method: str) -> Result | None:
     return next((result for result in one.results if result.method == method), None)
 
 
-def section_of(voxels: Voxels, known: np.ndarray | None = None) -> np.ndarray:
-    """Choose the voxels of one section for a picture: across z, where it holds most of the voxels that are known."""
+def section_of(voxels: Voxels, values: np.ndarray | None = None) -> np.ndarray:
+    """Choose the voxels of one section, across z, for a picture.
+
+    Parameters
+    ----------
+    voxels
+        The atlas.
+    values
+        Of each voxel, NaN where unknown: the section in which they vary most, of those at least half as large as the
+        largest; the largest section when left out.
+
+    Returns
+    -------
+    ndarray
+        bool, voxels. A plane of the grid; without a grid, a slab of a tenth of the length.
+    """
     z = voxels.position[:, 0]
-    known = np.ones(voxels.n, bool) if known is None else known
-    if voxels.shape is not None:
-        planes, counts = np.unique(z[known], return_counts=True)
-        return z == planes[counts.argmax()]
-    # No grid: a slab of a tenth of the length, around the middle of what is known.
-    return np.abs(z - np.median(z[known])) <= np.ptp(z) / 20
+    values = np.zeros(voxels.n) if values is None else values
+    known = np.isfinite(values)
+    if not known.any():
+        known, values = np.ones(voxels.n, bool), np.zeros(voxels.n)
+    if voxels.shape is None:
+        return np.abs(z - np.median(z[known])) <= np.ptp(z) / 20
+    by_plane = pd.Series(values[known].astype(float)).groupby(z[known])
+    sizes = by_plane.size()
+    order = pd.DataFrame({"spread": by_plane.var(ddof=0).round(6), "size": sizes})[sizes >= sizes.max() / 2]
+    return z == order.sort_values(["spread", "size"], kind="stable").index[-1]
 
 
 def slice_figure(
@@ -148,7 +166,7 @@ def slice_figure(
     fig, axes = plotting.new_figure(3, len(genes), panel=(3.9, 3.4))
     for line, gene in zip(axes, genes, strict=True):
         truth, guess = (_gene(jobs, gene, method, field, voxels) for field in ("truth", "shown"))
-        here = section_of(voxels, np.isfinite(guess) & np.isfinite(truth))
+        here = section_of(voxels, np.where(np.isfinite(guess), truth, np.nan))
         low, high = np.nanpercentile(truth[here], [1, 99])
         span = float(np.nanpercentile(np.abs((guess - truth)[here]), 98)) or 1.0
         for ax, values, title, style in (
@@ -241,7 +259,7 @@ def error_figure(
     error = joined(found, protocol, method, "voxel_error", voxels)
     guess = joined(found, protocol, place, "place", voxels)
     distance = np.linalg.norm(score.fold(guess, voxels.midline) - voxels.folded(), axis=1) if guess.ndim == 2 else guess
-    here = section_of(voxels, np.isfinite(error))
+    here = section_of(voxels, np.where(np.isfinite(error), 0.0, np.nan))
     fig, axes = plotting.new_figure(2, 1, panel=(4.6, 3.9))
     for ax, values, title in (
         (axes[0, 0], error, f"reconstruction, {_one_line(method)}\nmean squared error, training variances"),

@@ -254,9 +254,9 @@ def _compare(scored: pd.DataFrame, task: str, what: str, protocol: str) -> tuple
     metric, sign = _PRIMARY[task]
     part = scored[(scored["task"] == task) & (scored["protocol"] == protocol) & (scored["metric"] == metric)]
     floor = best_floor(scored, task, protocol)
-    if part.empty or floor is None:
-        return "", ""
     models = [name for name in part["method"].unique() if not name.startswith("floor:")]
+    if floor is None or not models:
+        return "", ""
     means = part.groupby("method")["value"].mean()
     unit, digits = ("R2", 3) if task == RECONSTRUCTION else ("voxels of mean distance, halves folded", 2)
     said, best = [], floor
