@@ -77,8 +77,8 @@ def test_threads_are_set(rules, repo):
 def test_training_rules_ask_for_a_gpu(rules):
     tagged = {rule.name for rule in rules if "gpu" in rule.resources}
     assert tagged == {
-        "embed", "pretrain", "image_features", "tune", "cross_validate", "train_genes", "paint", "fit_fold",
-        "explain_atlas",
+        "embed", "pretrain", "image_features", "tune", "cross_validate", "train_genes", "paint", "fit_annotation",
+        "fit_fold", "explain_atlas",
     }  # fmt: skip
 
 

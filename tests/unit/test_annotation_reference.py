@@ -96,17 +96,17 @@ def study_with(root, **annotation):
 def test_a_reference_is_found_before_a_job_runs(labelled):
     folder, _, _ = labelled
     study = study_with(folder, reference="counts.csv", labels="labels.csv")
-    found = ingest.located(study)
+    found = ingest.located(study.config)
     assert found["path"] == str(folder / "counts.csv")
     assert found["labels"] == str(folder / "labels.csv")
-    files = ingest.discover(found, study)
+    files = ingest.discover(found, study.simulated)
     assert not files.faults
     assert set(files.files) == {folder / "counts.csv", folder / "labels.csv"}
 
 
 def test_a_missing_reference_and_missing_labels_are_told_together(tmp_path):
     study = study_with(tmp_path, reference="none.h5ad")
-    faults = ingest.discover(ingest.located(study), study).faults
+    faults = ingest.discover(ingest.located(study.config), study.simulated).faults
     text = "\n".join(map(str, faults.items))
     assert "config: annotation.reference" in text
     assert "none.h5ad" in text
@@ -115,14 +115,14 @@ def test_a_missing_reference_and_missing_labels_are_told_together(tmp_path):
 
 def test_a_simulated_reference_need_not_be_there_yet():
     study = study_with(".", reference="results/x/simulated/reference/reference.h5ad", labels="cell_type")
-    found = ingest.discover(ingest.located(study), study)
+    found = ingest.discover(ingest.located(study.config), study.simulated)
     assert not found.faults
     assert str(found.files[0]) == "results/x/simulated/reference/reference.h5ad"
 
 
 def test_a_study_without_reference_has_none():
-    assert ingest.located(study_with(".", reference="")) == {}
-    assert ingest.located(Study({"study": "x"})) == {}
+    assert ingest.located(study_with(".", reference="").config) == {}
+    assert ingest.located({"study": "x"}) == {}
 
 
 # ------------------------------------------------------------------------------------------------------ genes

@@ -28,8 +28,8 @@ study, _faults = studies.load(config, source=", ".join(map(str, workflow.configf
 # Looking at the inputs belongs to planning; a job on a cluster node reads the Snakefile again and need not.
 discoveries, _input_faults = inputs.discover_all(study, simulated_inputs(), check=workflow.is_main_process)
 _faults.extend(_input_faults)
-REFERENCE = reference.located(study)
-discovered_reference = reference.discover(REFERENCE, study) if REFERENCE else Discovery()
+REFERENCE = reference.located(study.config)
+discovered_reference = reference.discover(REFERENCE, study.simulated) if REFERENCE else Discovery()
 if workflow.is_main_process:
     _faults.extend(discovered_reference.faults)
 if _faults:

@@ -235,9 +235,7 @@ def _add_table_columns(sample: SampleInput, found: Discovery, raw: RawSection, f
         return
     obs = pd.DataFrame(index=pd.Index(raw.barcodes, name="barcode")) if raw.obs is None else raw.obs.copy()
     for name in lacking:
-        values = labels.from_table(
-            found.roles["labels"], raw.barcodes, None, name, sample.at("subset"), faults, notes
-        )
+        values = labels.from_table(found.roles["labels"], raw.barcodes, None, name, sample.at("subset"), faults, notes)
         obs[name] = None if values is None else values.to_numpy(object)
     raw.obs = obs
 

@@ -10,50 +10,49 @@ from typing import Any
 from histoweft.errors import Faults
 from histoweft.ingest import readers
 from histoweft.ingest.section import Discovery, SampleInput, Section
-from histoweft.study import Study
 
 NAME = "reference"
 WHERE = "config: annotation"
 
 
-def located(study: Study) -> dict[str, Any]:
+def located(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that say what the reference is, their paths placed below the data root.
 
     Parameters
     ----------
-    study
-        Its config may be incomplete where it has faults.
+    config
+        Of the study; may be incomplete where it has faults.
 
     Returns
     -------
     Empty where the study has no reference.
     """
-    options = study.config.get("annotation")
+    options = config.get("annotation")
     if not isinstance(options, dict) or not isinstance(options.get("reference"), str) or not options["reference"]:
         return {}
     found = {name: options[name] for name in ("labels", "labels_column", "batch", "subset", "counts", "spatial")}
-    root = Path(str(study.config["data_root"])).expanduser()
+    root = Path(str(config["data_root"])).expanduser()
     found["path"] = str(root / options["reference"])
     if readers.labels_is_table(options["labels"], options["reference"]):
         found["labels"] = str(root / options["labels"])
     return found
 
 
-def discover(source: Mapping[str, Any], study: Study) -> Discovery:
+def discover(source: Mapping[str, Any], simulated: str) -> Discovery:
     """Find the reference's files.
 
     Parameters
     ----------
     source
         From `located`.
-    study
-        A reference among the files that it simulates need not be there yet.
+    simulated
+        Folder of what the study simulates; a reference there need not exist yet.
     """
     faults = Faults()
     if not source["labels"]:
         expected = "an obs column of the reference, or a table with a barcode column"
         faults.add(f"{WHERE}.labels", "nothing", expected, "A reference without labels teaches nothing.")
-    if Path(source["path"]).is_relative_to(study.simulated):
+    if Path(source["path"]).is_relative_to(simulated):
         found = Discovery({"matrix": Path(source["path"])})
     else:
         found = readers.discover(_platform(source), source["path"], labels=source["labels"], where=f"{WHERE}.reference")
