@@ -67,6 +67,56 @@ def test_the_planted_batch_effect_is_seen_and_repaired(results):
     assert verdict["text"]
 
 
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_joint_domains_follow_the_planted_ones(results, truth, sample):
+    found = pd.read_parquet(results / "samples" / sample / "domains.parquet")["domain"]
+    assert adjusted_rand_index(found, truth[sample].loc[found.index, "domain"]) > 0.5
+
+
+def test_the_planted_ligand_and_receptor_lie_together_and_no_other_pair_does(results):
+    pairs = pd.read_csv(results / "space" / "interactions.tsv", sep="\t")
+    planted = pd.read_csv(results / "truth" / "interactions.tsv", sep="\t")
+    planted = set(map(tuple, planted.loc[planted["planted"], ["ligand", "receptor"]].to_numpy()))
+    called = pairs.loc[pairs["q"] < 0.05, ["ligand_complex", "receptor_complex"]].to_numpy()
+    assert ("CXCL12", "CXCR4") in set(map(tuple, called)) <= planted
+    assert len(pairs) > len(planted)
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_proportions_follow_the_cells_that_were_put_into_each_spot(results, truth, sample):
+    found = pd.read_parquet(results / "samples" / sample / "proportions.parquet")
+    types = [name for name in found if f"low:{name}" in found]
+    assert np.allclose(found[types].sum(axis=1), 1, atol=1e-3)
+    given = truth[sample].loc[found.index, [f"prop_{name}" for name in types]].to_numpy()
+    error = ((found[types].to_numpy() - given) ** 2).sum()
+    assert 1 - error / ((given - given.mean(axis=0)) ** 2).sum() > 0.85
+    inside = (found[[f"low:{name}" for name in types]].to_numpy() <= given) & (
+        given <= found[[f"high:{name}" for name in types]].to_numpy()
+    )
+    assert inside.mean() > 0.85
+
+
+def test_held_out_reference_cells_get_their_types_back(results):
+    metrics = pd.read_csv(results / "annotation" / "metrics.tsv", sep="\t")
+    accuracy = metrics[
+        (metrics["metric"] == "accuracy") & (metrics["protocol"] == "patient") & (metrics["fold"] == "all")
+    ]
+    accuracy = accuracy.set_index("method")["value"]
+    assert accuracy["logistic"] > 0.95 > accuracy["floor:majority"]
+
+
+def test_the_atlas_is_scored_beside_its_floors_on_blocks_and_at_random(results):
+    metrics = pd.read_csv(results / "atlas" / "metrics.tsv", sep="\t")
+    means = metrics[metrics["fold"] == "all"].set_index(["task", "metric", "protocol", "method"])["value"].sort_index()
+    recovered = means["voxel_reconstruction", "r2"]
+    assert recovered["random", "residual"] > recovered["block", "residual"]
+    distance = means["voxel_position", "euclid_folded_voxels"]
+    assert distance["block", "residual"] < distance["block", "floor:mean"]
+    assert {"floor:pca", "floor:knn", "floor:ridge"} <= set(metrics["method"])
+    verdict = json.loads((results / "atlas" / "verdict.json").read_text())
+    assert verdict["texts"]
+
+
 def test_metrics_are_one_tidy_table(results):
     metrics = pd.read_csv(results / "metrics.tsv", sep="\t")
     assert list(metrics.columns) == list(COLUMNS)
@@ -79,8 +129,10 @@ def test_metrics_are_one_tidy_table(results):
 def test_the_assembled_sample_opens_in_scanpy_with_its_slots(results):
     anndata = pytest.importorskip("anndata")
     adata = anndata.read_h5ad(results / "samples" / "P2_post" / "P2_post.h5ad")
-    assert {"leiden", "label", "n_counts", "patient", "condition"} <= set(adata.obs)
-    assert {"spatial", "X_pca", "X_umap"} <= set(adata.obsm)
+    assert {"leiden", "label", "n_counts", "patient", "condition", "domain", "niche", "cell_type"} <= set(adata.obs)
+    assert {"spatial", "X_pca", "X_umap", "proportions"} <= set(adata.obsm)
+    assert adata.obsm["proportions"].shape[1] == len(adata.uns["proportions"]["types"])
+    assert "spatial_connectivities" in adata.obsp
     assert adata.obs["patient"].astype(str).unique().tolist() == ["P2"]
     library = adata.uns["spatial"]["P2_post"]
     height, width = library["images"]["hires"].shape[:2]
