@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from histoweft import config as options
 from histoweft.io import CountsFile, CsrWriter, add_elements, write_graph, write_table
 from histoweft.metrics import metric_row, write_metrics
 from histoweft.report import facts as facts_of
@@ -40,6 +41,7 @@ CONFIG = {
     },
     "report": {"author": ""},
 }  # fmt: skip
+CONFIG = options.complete(CONFIG, options.load_schema("config"))
 
 
 class Page(HTMLParser):
@@ -425,6 +427,32 @@ def test_methods_say_the_settings_of_the_run():
     for name in cited:
         assert name in text
     assert "<" not in text
+
+
+def test_methods_speak_of_the_further_stages_that_ran():
+    def with_options(**stages):
+        return CONFIG | {stage: CONFIG[stage] | given for stage, given in stages.items()}
+
+    atlas = with_options(atlas={"input": "a.npz", "latent": 77, "protocols": ["block"]})
+    text, cited = methods.methods(atlas, [], {})
+    assert "latent of at most 77 dimensions" in text
+    assert "contiguous blocks of voxels with a buffer of 3 voxels (folds: 5)" in text
+    assert "counts" not in text
+    assert cited == []
+    facts = [dict.fromkeys(("patient", "genes", "genes_in"), 9) | {
+        "sample": "A", "platform": "visium", "unit": "spots", "barcodes": 90, "barcodes_in": 99, "image": False,
+        "located": True,
+    }]  # fmt: skip
+    chosen = with_options(
+        annotation={"reference": "r.h5ad", "alpha": 0.2}, space={"domains": {"method": "leiden", "n": 4}}
+    )
+    chosen["space"]["niches"] = CONFIG["space"]["niches"]
+    text, cited = methods.methods(chosen, facts, {}, deconvolved=True)
+    assert "by logistic and knn on 50 components" in text
+    assert "conformal sets of 80 % coverage" in text
+    assert "Poisson model of the counts" in text
+    assert "Leiden on principal components, blind to space, with 4 domains" in text
+    assert {"Guo et al., 2017", "Cable et al., 2022", "Zhu et al., 2021"} <= set(cited) <= set(methods.REFERENCES)
 
 
 def test_methods_change_with_the_options():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from histoweft.graph import EXACT_CELLS
+from histoweft.report import further_methods
 from histoweft.report.facts import PLATFORMS
 from histoweft.report.html import plain
 
@@ -101,6 +102,25 @@ REFERENCES = {
         "Luecken MD et al. Benchmarking atlas-level data integration in single-cell genomics. Nat Methods 19:41 (2022)",
         "10.1038/s41592-021-01336-8",
     ),
+    "Guo et al., 2017": (
+        "Guo C, Pleiss G, Sun Y, Weinberger KQ. On calibration of modern neural networks. ICML 2017",
+        "10.48550/arXiv.1706.04599",
+    ),
+    "Efremova et al., 2020": (
+        "Efremova M et al. CellPhoneDB: inferring cell-cell communication from combined expression of multi-subunit "
+        "ligand-receptor complexes. Nat Protoc 15:1484 (2020)",
+        "10.1038/s41596-020-0292-x",
+    ),
+    "Zhu et al., 2021": (
+        "Zhu J, Sun S, Zhou X. SPARK-X: non-parametric modeling enables scalable and robust detection of spatial "
+        "expression patterns. Genome Biol 22:184 (2021)",
+        "10.1186/s13059-021-02404-0",
+    ),
+    "Cable et al., 2022": (
+        "Cable DM et al. Robust decomposition of cell type mixtures in spatial transcriptomics. Nat Biotechnol 40:517 "
+        "(2022)",
+        "10.1038/s41587-021-00830-w",
+    ),
     "Virshup et al., 2024": (
         "Virshup I et al. anndata: access and store annotated data matrices. JOSS 9:4371 (2024)",
         "10.21105/joss.04371",
@@ -180,7 +200,12 @@ class _Text:
 
 
 def methods(
-    config: dict[str, Any], samples: Sequence[dict[str, Any]], versions: dict[str, str], *, registered: bool = False
+    config: dict[str, Any],
+    samples: Sequence[dict[str, Any]],
+    versions: dict[str, str],
+    *,
+    registered: bool = False,
+    deconvolved: bool = False,
 ) -> tuple[str, list[str]]:
     """Write the Methods paragraph.
 
@@ -194,6 +219,8 @@ def methods(
         Package to version.
     registered
         Whether serial sections were laid onto one another.
+    deconvolved
+        Whether spots were.
 
     Returns
     -------
@@ -203,23 +230,36 @@ def methods(
         Keys of `REFERENCES`, in the order of their first mention.
     """
     text = _Text(versions, kept=sum(facts["barcodes"] for facts in samples))
-    units = _units(samples)
-    _opening(text, config, samples, units)
-    _filters(text, config["expression"]["qc"], units)
-    _features(text, config["expression"]["features"], samples, units)
-    _graph(text, config["expression"], samples, units)
-    _markers(text)
+    if samples:
+        _sections(text, config, samples)
     if len(samples) > 1:
         _integration(text, config["integration"], samples)
     imaged = [facts for facts in samples if facts.get("histology")]
     if imaged:
         _histology(text, config["histology"], imaged, registered)
+    if config["atlas"]["input"]:
+        further_methods.atlas(text, config["atlas"])
+    if samples and config["annotation"]["reference"]:
+        further_methods.annotation(text, config["annotation"], deconvolved)
+    placed = sum(bool(facts.get("located")) for facts in samples)
+    if placed:
+        further_methods.space(text, config["space"], placed)
     text.say(f"All random steps used the seed {config['seed']}.")
     names = ("numpy", "scipy", "pandas", "matplotlib")
     tools = [text.tool(name) for name in names if name in versions]
     if tools:
         text.say(f"Further software: {', '.join(tools)}.")
     return " ".join(text.sentences), text.cited
+
+
+def _sections(text: _Text, config: dict[str, Any], samples: Sequence[dict[str, Any]]) -> None:
+    """Say what was done to every section."""
+    units = _units(samples)
+    _opening(text, config, samples, units)
+    _filters(text, config["expression"]["qc"], units)
+    _features(text, config["expression"]["features"], samples, units)
+    _graph(text, config["expression"], samples, units)
+    _markers(text)
 
 
 def _units(samples: Sequence[dict[str, Any]]) -> str:

@@ -109,7 +109,9 @@ def write(
     shown = {stage: dict(parts) for stage, parts in (shown or {}).items()}
     facts = read_facts(inputs.get("facts") or [])
     versions = installed_versions(REPOSITORY / "envs")
-    paragraph_text, cited = methods(config, facts, versions, registered="registration" in inputs)
+    paragraph_text, cited = methods(
+        config, facts, versions, registered="registration" in inputs, deconvolved="deconvolution" in shown
+    )
     Path(methods_path).write_text(paragraph_text + "\n", encoding="utf-8")
     parameters = {
         "config": portable_values(config),
