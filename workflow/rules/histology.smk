@@ -74,6 +74,8 @@ rule pretrain:
         logs("histology/{network}/pretrain"),
     benchmark:
         timings("histology/{network}/pretrain")
+    # Long, and only the study's page waits for it: begun last, it would be waited for alone.
+    priority: 10
     conda:
         env("histology")
     threads: 1
