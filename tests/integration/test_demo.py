@@ -10,7 +10,11 @@ import pytest
 
 from histoweft.metrics import COLUMNS, adjusted_rand_index
 
-INTEGRATED = {"joint_clusters", "score_integration", "join_metrics", "report_study"}
+INTEGRATED = {
+    "joint_clusters", "niches", "score_integration", "assemble", "domain_figures", "score_space", "join_metrics",
+    "report_sample", "report_study",
+}  # fmt: skip
+"""What depends on the joint clusters."""
 SAMPLES = ("P1_pre", "P1_post", "P2_pre", "P2_post")
 
 
@@ -182,7 +186,7 @@ def test_a_second_run_has_nothing_to_do(demo):
 
 
 PAINTED = {
-    "tile", "image_features", "cross_validate", "score_histology", "histology_summary", "train_genes", "paint",
+    "tile", "pretrain", "image_features", "cross_validate", "score_histology", "histology_summary", "train_genes", "paint",
     "paint_figure", "join_metrics", "report_sample", "report_study",
 }  # fmt: skip
 """What depends on the image."""
@@ -197,10 +201,10 @@ PAINTED = {
             {"markers", "paint", "paint_figure", "report_sample", "report_study"},
         ),
         ("integration:\n  resolution: 0.7\n", INTEGRATED),
-        ("expression:\n  umap_min_dist: 0.3\n", {"umap", "cluster_figure", "assemble", "report_sample", *INTEGRATED}),
+        ("expression:\n  umap_min_dist: 0.3\n", {"umap", "cluster_figure", "annotation_figure", *INTEGRATED}),
         (
             "ingest:\n  working_mpp: 3.0\n",
-            {"ingest_image", "qc_figure", "cluster_figure", "assemble", *PAINTED},
+            {"ingest_image", "qc_figure", "cluster_figure", "domain_figures", "space_figures", "assemble", *PAINTED},
         ),
     ],
 )

@@ -286,3 +286,13 @@ def test_every_picture_is_drawn(study, tmp_path):
     assert all(path.stat().st_size > 3_000 for path in paths)
     assert set(made.recall["method"]) == {"logistic", "knn"}
     assert set(made.recall["panel"]) == set(study["reference"].types)
+
+
+def test_a_warning_of_several_samples_is_told_once():
+    def sample(name, *texts):
+        return summary.Sample(
+            name, {}, pd.Series(dtype=object), {}, [f"{name}: {text}" for text in texts], np.array([])
+        )
+
+    told = summary._told_once([sample("a", "mixed spots", "few genes"), sample("b", "mixed spots"), sample("c")])
+    assert told == ["a, b: mixed spots", "a: few genes"]

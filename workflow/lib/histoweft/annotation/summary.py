@@ -160,9 +160,18 @@ def summarise(
         *coarse, *left_out, *truths, *_sample_texts(samples, default),
     ]  # fmt: skip
     warnings = [f"Reference: {note}." for note in by_method[LOGISTIC].facts.get("notes", [])]
-    warnings += [warning for sample in samples for warning in sample.warnings]
+    warnings += _told_once(samples)
     verdict = {"texts": texts, "warnings": warnings, "default": default}
     return Summary(book.rows, verdict, judged, default)
+
+
+def _told_once(samples: Sequence[Sample]) -> list[str]:
+    """Join warnings that differ in the name of the sample alone."""
+    of: dict[str, list[str]] = {}
+    for sample in samples:
+        for warning in sample.warnings:
+            of.setdefault(warning.removeprefix(f"{sample.name}: "), []).append(sample.name)
+    return [f"{', '.join(names)}: {text}" for text, names in of.items()]
 
 
 class _Book:
