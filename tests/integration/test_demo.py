@@ -186,8 +186,8 @@ def test_a_second_run_has_nothing_to_do(demo):
 
 
 PAINTED = {
-    "tile", "pretrain", "image_features", "cross_validate", "score_histology", "histology_summary", "train_genes", "paint",
-    "paint_figure", "join_metrics", "report_sample", "report_study",
+    "tile", "pretrain", "image_features", "cross_validate", "score_histology", "histology_summary", "train_genes",
+    "paint", "paint_figure", "join_metrics", "report_sample", "report_study",
 }  # fmt: skip
 """What depends on the image."""
 
