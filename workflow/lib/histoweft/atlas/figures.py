@@ -192,13 +192,13 @@ def _gene(jobs, gene: str, method: str, field: str, voxels: Voxels) -> np.ndarra
 
 def _section(ax, voxels: Voxels, here: np.ndarray, values: np.ndarray, title: str, **style) -> None:
     xy = voxels.position[here][:, [2, 1]]
-    plotting.tissue(ax, xy, values[here], mpp=voxels.voxel_um, spot_diameter_um=_diameter(voxels, xy), title=title,
+    plotting.tissue(ax, xy, values[here], mpp=voxels.voxel_um, spot_diameter_um=_diameter(voxels), title=title,
                     alpha=1.0, **style)  # fmt: skip
 
 
-def _diameter(voxels: Voxels, xy: np.ndarray) -> float:
+def _diameter(voxels: Voxels) -> float:
     """Squares cannot be drawn: discs a little larger than a voxel leave no gaps."""
-    return 1.15 * voxels.voxel_um * (1.0 if voxels.shape is not None else plotting.spacing(xy))
+    return 1.15 * voxels.voxel_um * (1.0 if voxels.shape is not None else plotting.spacing(voxels.position))
 
 
 # ---------------------------------------------------------------------------------------------------------------- place
@@ -315,7 +315,7 @@ def cluster_figure(
 def _categories(ax, voxels: Voxels, mask: np.ndarray, values: np.ndarray, title: str) -> None:
     xy = voxels.position[mask][:, [2, 1]]
     few = len(set(values[mask])) <= 14
-    plotting.tissue(ax, xy, values[mask], mpp=voxels.voxel_um, spot_diameter_um=_diameter(voxels, xy), title=title,
+    plotting.tissue(ax, xy, values[mask], mpp=voxels.voxel_um, spot_diameter_um=_diameter(voxels), title=title,
                     legend=few, alpha=1.0)  # fmt: skip
 
 
