@@ -174,7 +174,7 @@ def test_snakemakes_own_report_has_every_figure_with_labels_and_captions(demo):
     demo.run("--report", "report.zip")
     with zipfile.ZipFile(demo.root / "report.zip") as packed:
         names = packed.namelist()
-        assert sum(name.endswith("clusters.png") for name in names) == len(SAMPLES)
+        assert sum(name.endswith("/qc.png") for name in names) == len(SAMPLES)
         index = "".join(packed.read(name).decode() for name in names if name.endswith((".html", ".js")))
     for expected in ("Integration", "QC", "what each filter removed", "P2_post"):
         assert expected in index
