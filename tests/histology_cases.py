@@ -94,3 +94,12 @@ def write(folder, seed=0, look=None):
 def read(folder, seed=0, look=None):
     """Write a section and read it as the models do."""
     return spots.read_section(*write(folder, seed, look))
+
+
+def nuclei_image():
+    """Return pink ground with dark nuclei, 500 x 460 px."""
+    random = np.random.default_rng(0)
+    image = np.full((500, 460, 3), (225, 190, 215), dtype=np.uint8)
+    for y, x in random.integers(0, 450, (900, 2)):
+        image[y : y + 7, x : x + 7] = (90, 60, 140)
+    return image

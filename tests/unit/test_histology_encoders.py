@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 
+import histology_cases as cases
 import numpy as np
 import pytest
 
@@ -35,11 +36,7 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def rgb():
     """An image of pink ground and dark nuclei, 500 x 460 px."""
-    random = np.random.default_rng(0)
-    image = np.full((500, 460, 3), (225, 190, 215), dtype=np.uint8)
-    for y, x in random.integers(0, 450, (900, 2)):
-        image[y : y + 7, x : x + 7] = (90, 60, 140)
-    return image
+    return cases.nuclei_image()
 
 
 def checkpoint(folder, name, suffix=".safetensors", wrap=lambda weights: weights, **options):

@@ -2,6 +2,7 @@
 
 import json
 
+import histology_cases as cases
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,11 +23,7 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def rgb():
     """An image of pink ground and dark nuclei, 500 x 460 px."""
-    random = np.random.default_rng(0)
-    image = np.full((500, 460, 3), (225, 190, 215), dtype=np.uint8)
-    for y, x in random.integers(0, 450, (900, 2)):
-        image[y : y + 7, x : x + 7] = (90, 60, 140)
-    return image
+    return cases.nuclei_image()
 
 
 def test_reconstruction_by_strips(rgb):

@@ -10,6 +10,7 @@ from histoweft.io import (
     CountsFile,
     CsrWriter,
     add_elements,
+    archive,
     atomic,
     read_graph,
     read_table,
@@ -230,3 +231,27 @@ def test_tables_are_aligned_to_barcodes(tmp_path):
         read_table(tmp_path / "t.parquet", ["a", "z"])
     with pytest.raises(ValueError, match="twice"):
         write_table(pd.concat([table, table]), tmp_path / "u.parquet")
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "absent", "other"])
+def test_a_damaged_archive_is_named_with_what_to_do(tmp_path, damage):
+    path = tmp_path / "a.npz"
+    np.savez(path, wanted=np.arange(1000))
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    elif damage == "text":
+        path.write_text("no archive")
+    elif damage == "absent":
+        path.unlink()
+    name = "unwanted" if damage == "other" else "wanted"
+    with (
+        pytest.raises(InputError, match=r"(?s)a\.npz: .*expected numbers of a step.*Delete it and run again"),
+        archive(path, "numbers of a step") as stored,
+    ):
+        stored[name]
+
+
+def test_an_archive_gives_its_arrays(tmp_path):
+    np.savez(tmp_path / "a.npz", wanted=np.arange(3))
+    with archive(tmp_path / "a.npz", "numbers") as stored:
+        assert stored["wanted"].tolist() == [0, 1, 2]

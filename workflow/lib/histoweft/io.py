@@ -67,6 +67,32 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         _remove(partial)
 
 
+@contextmanager
+def archive(path: str | os.PathLike, what: str) -> Iterator[Any]:
+    """Open an npz archive that a step wrote; damage, wherever it shows, becomes an error for people.
+
+    Parameters
+    ----------
+    path
+        The archive; nothing in it is unpickled.
+    what
+        What it should be, in words.
+
+    Raises
+    ------
+    InputError
+        It is no such thing.
+    """
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            yield stored
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        hint = "Delete it and run again: Snakemake makes it anew."
+        raise InputError.one(path, error, what, hint) from error
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,6 @@ from histoweft.annotation.evaluate import Fitted, peak_memory
 from histoweft.annotation.genes import ExpressionOnDisk
 from histoweft.annotation.reference import Cells
 from histoweft.annotation.space import Distance, Space
-from histoweft.errors import InputError
 from histoweft.io import CountsFile
 
 UNKNOWN = "unknown"
@@ -142,15 +140,11 @@ def load(path: str | os.PathLike) -> Annotator:
     InputError
         The file is no such model.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            values = {name: stored[name] for name in stored.files}
+    with io.archive(path, "a model of the annotation stage") as stored:
+        values = {name: stored[name] for name in stored.files}
         values |= json.loads(str(values.pop("plain")))
         if values.get("format") != _FORMAT:
             raise ValueError(f"format {values.get('format')!r}")
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        hint = "Delete it and run again: Snakemake makes it anew."
-        raise InputError.one(path, error, "a model of the annotation stage", hint) from error
 
     def part(name: str) -> dict[str, Any]:
         return {key.split("/", 1)[1]: value for key, value in values.items() if key.startswith(f"{name}/")}

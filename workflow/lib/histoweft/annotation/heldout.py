@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,6 @@ from histoweft import io
 from histoweft.annotation.evaluate import OutOfFold
 from histoweft.annotation.folds import Plan
 from histoweft.annotation.reference import Reference
-from histoweft.errors import InputError
 from histoweft.splits import Fold
 
 _ARRAYS = ("barcodes", "codes", "logits", "distance", "part")
@@ -103,12 +101,8 @@ def read(path: str | os.PathLike) -> HeldOut:
     InputError
         The file is no such thing.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            values = {name: stored[name] for name in stored.files}
+    with io.archive(path, "held-out cells of the annotation stage") as stored:
+        values = {name: stored[name] for name in stored.files}
         plain = json.loads(str(values.pop("plain")))
         plain["left_out"] = pd.DataFrame(plain["left_out"])
         return HeldOut(**{"batches": None, **values, **plain})
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        hint = "Delete it and run again: Snakemake makes it anew."
-        raise InputError.one(path, error, "held-out cells of the annotation stage", hint) from error

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from histoweft import io
-from histoweft.errors import InputError
 
 PCA, RIDGE, KNN, MEAN = "floor:pca", "floor:ridge", "floor:knn", "floor:mean"
 MULTISCALE = "multiscale"
@@ -120,19 +118,15 @@ def read(path: str | os.PathLike) -> FoldResult:
     InputError
         The file is no such thing.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(str(stored["facts"]))
-            results = [
-                Result(
-                    one["method"], unit_error=one["unit_error"], history=one["history"], facts=one["facts"],
-                    regions={depth: stored[f"{number}/region/{depth}"] for depth in one["depths"]},
-                    **{name: stored[f"{number}/{name}"] for name in _ARRAYS},
-                )
-                for number, one in enumerate(facts["results"])
-            ]  # fmt: skip
-            named = {name: stored[name] for name in ("test", "genes", "shown_genes", "truth")}
-            return FoldResult(facts["protocol"], facts["fold"], **named, results=results)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        hint = "Delete it and run again: Snakemake makes it anew."
-        raise InputError.one(path, error, "a fold of the atlas stage", hint) from error
+    with io.archive(path, "a fold of the atlas stage") as stored:
+        facts = json.loads(str(stored["facts"]))
+        results = [
+            Result(
+                one["method"], unit_error=one["unit_error"], history=one["history"], facts=one["facts"],
+                regions={depth: stored[f"{number}/region/{depth}"] for depth in one["depths"]},
+                **{name: stored[f"{number}/{name}"] for name in _ARRAYS},
+            )
+            for number, one in enumerate(facts["results"])
+        ]  # fmt: skip
+        named = {name: stored[name] for name in ("test", "genes", "shown_genes", "truth")}
+        return FoldResult(facts["protocol"], facts["fold"], **named, results=results)

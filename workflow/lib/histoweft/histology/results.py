@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ import pandas as pd
 import scipy.sparse as sp
 
 from histoweft import io
-from histoweft.errors import InputError
 from histoweft.floors import Factored
 from histoweft.histology.panels import Panel
 from histoweft.histology.score import FoldScores
@@ -53,7 +50,7 @@ def read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
     InputError
         The file is no such thing.
     """
-    with _opened(path, "predictions") as stored:
+    with io.archive(path, "predictions of the histology stage") as stored:
         facts = json.loads(str(stored["facts"]))
         for number, fold in enumerate(facts):
             fold["test"] = stored[f"{number}/test"]
@@ -62,17 +59,6 @@ def read_predictions(path: str | os.PathLike) -> list[dict[str, Any]]:
                 for method in fold["methods"]
             }
     return facts
-
-
-@contextmanager
-def _opened(path: str | os.PathLike, what: str) -> Iterator[Any]:
-    """Open an archive of this stage; damage, wherever it shows, becomes an error for people."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            yield stored
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        hint = "Delete it and run again: Snakemake makes it anew."
-        raise InputError.one(path, error, f"{what} of the histology stage", hint) from error
 
 
 def write_scores(path: str | os.PathLike, folds: Sequence[FoldScores], genes: Sequence[str]) -> None:
@@ -118,7 +104,7 @@ def read_scores(paths: Sequence[str | os.PathLike]) -> tuple[list[FoldScores], l
     genes: dict[str, int] = {}
     folds = []
     for path in paths:
-        with _opened(path, "scores") as stored:
+        with io.archive(path, "scores of the histology stage") as stored:
             number_of = np.array([genes.setdefault(str(gene), len(genes)) for gene in stored["genes"]])
             folds += [_read_fold(stored, i, fold, number_of) for i, fold in enumerate(json.loads(str(stored["facts"])))]
     return folds, list(genes)
