@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from histoweft.expression import figures
 from histoweft.expression.features import extract_features
-from histoweft.expression.markers import adjust, marker_panel, marker_summary, rank_markers, top_markers
+from histoweft.expression.markers import marker_panel, marker_summary, rank_markers, top_markers
 from histoweft.expression.qc import QcOptions, filter_counts
 from histoweft.normalise import normalise
 
@@ -143,13 +143,6 @@ def test_one_cluster_has_no_markers(path, labels):
 def test_a_barcode_without_cluster_is_refused(path, labels):
     with pytest.raises(ValueError, match="3 barcodes have no cluster"):
         rank_markers(path, labels.iloc[3:])
-
-
-def test_benjamini_hochberg_equals_scipys():
-    from scipy.stats import false_discovery_control
-
-    p_values = np.random.default_rng(0).random(50) ** 3
-    assert np.allclose(adjust(p_values), false_discovery_control(p_values))
 
 
 def test_summary_is_the_mean_of_each_cluster(path, counts, labels):

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from histoweft.io import CountsFile
 from histoweft.normalise import normalise, row_sums
+from histoweft.significance import adjust
 
 BLOCK_NNZ = 20_000_000
 """Stored values of a block of genes, at most (unless one gene alone has more): about 0.5 GB with working copies."""
@@ -113,16 +114,6 @@ def _rank_all(counts: CountsFile, codes: np.ndarray, sizes: np.ndarray, target_s
         block.eliminate_zeros()
         found.add(block, genes, codes, sizes)
     return found
-
-
-def adjust(p_values: np.ndarray) -> np.ndarray:
-    """Adjust p-values for the false discovery rate (Benjamini and Hochberg 1995); (tests,)."""
-    n = len(p_values)
-    order = np.argsort(p_values)[::-1]
-    scaled = p_values[order] * n / np.arange(n, 0, -1)
-    adjusted = np.empty(n)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1)
-    return adjusted
 
 
 def _cluster_order(labels: pd.Series) -> list[str]:
