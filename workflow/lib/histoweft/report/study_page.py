@@ -227,10 +227,12 @@ def warnings(
         for f in facts
         for warning in f["warnings"]
     ]
-    joining = [remark(portable(str(text))) for text in _verdict(verdict).get("warnings", [])]
+    joining = [remark(portable(str(text))) for text in stages.read_verdict(verdict).get("warnings", [])]
     found += [joined([Html("<b>integration</b>: "), text]) for text in joining]
     link = Html('<a href="#{}"><b>histology</b></a>: {}')
-    found += [link.format(slug(FROM_IMAGE_TITLE), text) for text in _below(_verdict(predicted.get("verdict", "")))]
+    found += [
+        link.format(slug(FROM_IMAGE_TITLE), text) for text in _below(stages.read_verdict(predicted.get("verdict", "")))
+    ]
     found += stages.warnings(shown or {})
     if not found:
         return notice("good", "No warnings", ["No section and no step of this study had anything to report."])
@@ -305,17 +307,13 @@ def quality(facts: list[dict[str, Any]], captions: dict[str, str]) -> Html:
     return section("Quality control", table(columns, rows, tall=len(rows) > 20), caption(captions["qc_table"]))
 
 
-def _verdict(path: str) -> dict[str, Any]:
-    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-
-
 def integration(verdict: str, figures: dict[str, str], metrics: str, captions: dict[str, str]) -> Html:
     """Return whether joining the sections was worth it; nothing for a study of one section."""
     from histoweft.report.scores import read_scores
 
     if not verdict:
         return Html("")
-    said = _verdict(verdict)
+    said = stages.read_verdict(verdict)
     best, text = str(said.get("best", "")), str(said.get("text", ""))
     floor_won = best.removeprefix("floor:") == "none"
     title = "Doing nothing was best" if floor_won else f"Best: {best}" if best else "Verdict"
@@ -396,7 +394,7 @@ def histology(
     imaged = [f for f in facts if f.get("histology")]
     if not imaged:
         return Html("")
-    said, frame = _verdict(predicted["verdict"]), read_scores(metrics)
+    said, frame = stages.read_verdict(predicted["verdict"]), read_scores(metrics)
     scored = from_image(frame)
     pictures = {
         name: figure(predicted["figures"][name], alt, caption(captions[words]), anchor=f"figure-histology-{name}")
@@ -617,20 +615,26 @@ def provenance(
     """Return what the study came from: sheet, config, versions, command, commit."""
     import yaml
 
-    columns = list(next(iter(sheet), ()))
     pairs = [("Command", found["command"]), ("Commit of the workflow", found["commit"]), *versions.items()]
     listed = joined(Html("<dt>{}</dt><dd>{}</dd>").format(name, value) for name, value in pairs if value)
-    lines = ["\t".join(columns), *("\t".join("" if v is None else str(v) for v in row.values()) for row in sheet)]
     return section(
         "Provenance",
-        Html("<h3>Sample sheet</h3>") if sheet else "",
-        table(columns, [["" if v is None else v for v in row.values()] for row in sheet], tall=len(sheet) > 20)
-        if sheet
-        else "",
-        _folded("The sheet as text (samples.tsv)", "\n".join(lines)) if sheet else "",
+        *(_sheet(sheet) if sheet else ()),
         _folded("Config with all defaults (config.yaml)", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)),
         Html('<h3>Run</h3><dl class="pairs">{}</dl>').format(listed),
     )
+
+
+def _sheet(sheet: list[dict[str, Any]]) -> list[Html]:
+    """Return the sample sheet as a table and as text."""
+    columns = list(sheet[0])
+    rows = [["" if value is None else value for value in row.values()] for row in sheet]
+    lines = ["\t".join(columns), *("\t".join(map(str, row)) for row in rows)]
+    return [
+        Html("<h3>Sample sheet</h3>"),
+        table(columns, rows, tall=len(sheet) > 20),
+        _folded("The sheet as text (samples.tsv)", "\n".join(lines)),
+    ]
 
 
 def _folded(title: str, text: str) -> Html:
