@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from histoweft.errors import InputError
-from histoweft.metrics import COLUMNS, adjusted_rand_index, join_metrics, metric_row, write_metrics
+from histoweft.metrics import (
+    COLUMNS,
+    adjusted_rand_index,
+    join_metrics,
+    metric_row,
+    percentile_interval,
+    write_metrics,
+)
 
 
 def row(**changes):
@@ -71,3 +78,11 @@ def test_foreign_tables_are_refused(tmp_path):
     pd.DataFrame({"study": ["x"], "metrik": ["ari"]}).to_csv(tmp_path / "x.tsv", sep="\t", index=False)
     with pytest.raises(InputError, match=r"Did you mean 'metric'\?"):
         join_metrics([tmp_path / "x.tsv"])
+
+
+def test_a_percentile_interval_holds_the_value_and_skips_gaps():
+    draws = np.append(np.linspace(0, 1, 1001), np.nan)
+    assert percentile_interval(0.5, draws) == pytest.approx((0.025, 0.975))
+    assert percentile_interval(-0.2, draws) == pytest.approx((-0.2, 0.975))
+    assert percentile_interval(1.3, draws) == pytest.approx((0.025, 1.3))
+    assert np.isnan(percentile_interval(0.5, np.array([np.nan]))).all()

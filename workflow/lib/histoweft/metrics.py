@@ -114,6 +114,28 @@ def area_under_curve(positive: np.ndarray, score: np.ndarray) -> float:
     return float((ranks - n * (n + 1) / 2) / (n * others))
 
 
+def percentile_interval(value: float, replicates: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of a bootstrap, widened to hold the value itself.
+
+    Parameters
+    ----------
+    value
+        As observed. Resampling can shift a score (an error of calibration is never below nought, and few folds have few
+        draws), so that the value would lie just outside.
+    replicates
+        Of it; those that are not finite are left out.
+
+    Returns
+    -------
+    low, high; NaN without replicates.
+    """
+    replicates = replicates[np.isfinite(replicates)]
+    if len(replicates) == 0:
+        return math.nan, math.nan
+    low, high = np.quantile(replicates, [0.025, 0.975])
+    return min(float(low), value), max(float(high), value)
+
+
 def metric_row(
     study: str,
     stage: str,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from histoweft.annotation.deconvolve import MEAN, METHODS, NNLS, POISSON
 from histoweft.annotation.deconvolve_selftest import Missing, Trial
-from histoweft.metrics import column_pearson, metric_row
+from histoweft.metrics import column_pearson, metric_row, percentile_interval
 
 REPLICATES = 200
 AUTO = "auto"
@@ -96,8 +96,8 @@ def with_intervals(
 def _interval(values: np.ndarray) -> tuple[float, float, float]:
     if not np.isfinite(values).all():
         return float(values[0]), math.nan, math.nan
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return float(values[0]), min(float(low), float(values[0])), max(float(high), float(values[0]))
+    value = float(values[0])
+    return value, *percentile_interval(value, values[1:])
 
 
 def choose(wanted: str, trial: Trial) -> str:

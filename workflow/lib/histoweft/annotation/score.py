@@ -11,6 +11,7 @@ import pandas as pd
 from histoweft.annotation import calibrate
 from histoweft.annotation.heldout import HeldOut
 from histoweft.annotation.names import LOGISTIC
+from histoweft.metrics import percentile_interval
 
 REPLICATES = 400
 MAJORITY = "floor:majority"
@@ -167,16 +168,7 @@ class Scores:
         if n and value in (0.0, 1.0):
             bound = 0.025 ** (1 / n)
             return (bound, 1.0) if value == 1 else (0.0, 1 - bound)
-        return _interval(value, self.replicates[name])
-
-
-def _interval(value: float, replicates: np.ndarray) -> tuple[float, float]:
-    replicates = replicates[np.isfinite(replicates)]
-    if len(replicates) == 0:
-        return float("nan"), float("nan")
-    low, high = np.quantile(replicates, [0.025, 0.975])
-    # The error of calibration is never below nought, so resampling lifts it: its interval may miss the value.
-    return float(min(low, value)), float(max(high, value))
+        return percentile_interval(value, self.replicates[name])
 
 
 def score(judged: Judged, seed: int = 0, replicates: int = REPLICATES) -> Scores:
@@ -223,7 +215,7 @@ class Difference:
 def difference(one: Scores, other: Scores, name: str) -> Difference:
     """Compare two methods scored with the same seed on the same cells."""
     value = one.values[name] - other.values[name]
-    return Difference(value, *_interval(value, one.replicates[name] - other.replicates[name]))
+    return Difference(value, *percentile_interval(value, one.replicates[name] - other.replicates[name]))
 
 
 def default_model(asked: str, scores: Mapping[str, Scores]) -> str:

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from histoweft.errors import HistoweftError
 from histoweft.floors import Factored
 from histoweft.histology.panels import Panel
-from histoweft.metrics import metric_row
+from histoweft.metrics import metric_row, percentile_interval
 from histoweft.splits import partition
 
 PRIMARY = "pearson_top50"
@@ -407,15 +407,8 @@ def _mean_interval(observed: np.ndarray, drawn: np.ndarray, draws: np.ndarray) -
     weights = np.where(np.isfinite(drawn), draws, 0)
     total = weights.sum(axis=1)
     drawn = (weights * np.nan_to_num(drawn)).sum(axis=1)[total > 0] / total[total > 0]
-    return _interval(float(observed[there].mean()), drawn)
-
-
-def _interval(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
-    """Value and its percentile interval; in few folds the value can lie just outside, and the interval is widened."""
-    if len(drawn) == 0:
-        return value, math.nan, math.nan
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return value, min(float(low), value), max(float(high), value)
+    value = float(observed[there].mean())
+    return value, *percentile_interval(value, drawn)
 
 
 def _label(panels: Sequence[Panel]) -> str:
@@ -504,7 +497,8 @@ def paired_difference(folds: Sequence[FoldScores], a: str, b: str) -> Difference
             known = ", ".join(folds[0].replicates) if folds else "none"
             raise HistoweftError(f"{method!r} was not scored in every fold; scored: {known}")
     differences = np.nanmean([fold.replicates[a] - fold.replicates[b] for fold in folds], axis=0)
-    return Difference(*_interval(float(differences[0]), differences[1:]))
+    value = float(differences[0])
+    return Difference(value, *percentile_interval(value, differences[1:]))
 
 
 def gain_rows(
