@@ -23,6 +23,7 @@ include: "workflow/rules/atlas.smk"
 include: "workflow/rules/annotation.smk"
 include: "workflow/rules/space.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/environments.smk"
 
 
 rule all:

@@ -34,8 +34,10 @@ def fill(job):
 def script(tmp_path, repo):
     """Return a function that runs the body of a main(job) as a script; gives exit status, log and files left."""
 
-    def run(body):
-        text = PREAMBLE.format(library=str(repo / "workflow" / "lib"))
+    def run(body, path=()):
+        text = f"import sys\nsys.path.extend({list(path)!r})\n" + PREAMBLE.format(
+            library=str(repo / "workflow" / "lib")
+        )
         text += (
             "\ndef main(job):\n" + "\n".join(f"    {line}" for line in body.splitlines()) + "\n\nrun(snakemake, main)\n"
         )
@@ -100,6 +102,21 @@ def test_prints_and_warnings_go_to_the_log(script):
 def test_threads_are_limited_before_numpy_loads(script):
     _, log, _ = script("import os\nfill(job)\nprint('threads', os.environ['OMP_NUM_THREADS'])")
     assert "threads 1" in log
+
+
+def test_packages_of_another_interpreter_are_not_borrowed(script, tmp_path):
+    """Snakemake appends its own site-packages; what an environment lacks must fail, not come from there."""
+    borrowed = tmp_path.parent / "host" / "site-packages"
+    borrowed.mkdir(parents=True)
+    (borrowed / "only_on_the_host.py").write_text("")
+    kept = tmp_path.parent / "modules"
+    kept.mkdir()
+    (kept / "workflow_module.py").write_text("")
+    body = "import workflow_module\nfill(job)\nimport only_on_the_host"
+    status, log, _ = script(body, path=[str(borrowed), str(kept)])
+    assert status == 1
+    assert "No module named 'only_on_the_host'" in log
+    assert f"environment: {sys.prefix}" in log
 
 
 def test_require_gpu_refuses_a_machine_without_one():

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import site
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -139,6 +140,19 @@ def _output_to(path: Path) -> Iterator[None]:
                 os.close(copy)
 
 
+def leave_foreign_packages() -> list[str]:
+    """Take packages of another interpreter off the module search path; return the folders taken away.
+
+    Snakemake appends its own packages to the search path of every script, which it needs to start it. A package that
+    is missing from a rule's environment would be borrowed from there unseen, in a version that nobody pinned.
+    """
+    own = {Path(folder).resolve() for folder in (*site.getsitepackages(), site.getusersitepackages())}
+    packages = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    foreign = [entry for entry in packages if Path(entry).resolve() not in own]
+    sys.path[:] = [entry for entry in sys.path if entry not in foreign]
+    return foreign
+
+
 def run(snakemake: Any, main: Callable[[Job], None]) -> None:
     """Run `main` with a `Job`: log captured, threads limited, outputs renamed only at the end.
 
@@ -147,6 +161,7 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = str(snakemake.threads)
+    leave_foreign_packages()
     failed = False
     with _output_to(Path(snakemake.log[0])):
         logging.basicConfig(
@@ -159,6 +174,7 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
         for noisy in ("fontTools", "matplotlib", "numba", "jax", "lightning", "scvi"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         job = Job(snakemake)
+        job.log.info("environment: %s", sys.prefix)
         try:
             main(job)
             job.commit()
