@@ -2,7 +2,8 @@
 
 Counts live in h5ad files (the anndata on-disk format, https://anndata.readthedocs.io, section "On-disk format").
 They are read and written here through h5py in chunks of rows, so that no step needs the whole matrix in memory, and
-so that a step that only moves counts does not pay for importing anndata.
+so that a step that only moves counts does not pay for importing anndata. scipy is imported where a matrix is made: the Snakefile
+reads this module too, in an environment without it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
 from histoweft.errors import Faults, InputError
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 NNZ_BUDGET = 4_000_000
 """Stored values a chunk holds at most: about 32 MB of counts, which also fits the working copies of one step."""
@@ -165,6 +168,8 @@ def write_graph(path: str | os.PathLike, connectivities: sp.csr_matrix, distance
     connectivities, distances
         cells x cells.
     """
+    import scipy.sparse as sp
+
     arrays: dict[str, np.ndarray] = {}
     for name, matrix in (("connectivities", connectivities), ("distances", distances)):
         if matrix is None:
@@ -190,6 +195,8 @@ def read_graph(path: str | os.PathLike) -> tuple[sp.csr_matrix, sp.csr_matrix | 
     InputError
         The file is no such graph.
     """
+    import scipy.sparse as sp
+
     try:
         with np.load(path, allow_pickle=False) as stored:
             found = [
@@ -493,6 +500,8 @@ class CountsFile:
 
     def rows(self, where: slice) -> sp.csr_matrix:
         """Read consecutive rows as a sparse matrix with 32-bit column numbers."""
+        import scipy.sparse as sp
+
         first, last = int(self._indptr[where.start]), int(self._indptr[where.stop])
         try:
             data, indices = self._data[first:last], self._indices[first:last]
@@ -524,6 +533,8 @@ class CountsFile:
 
     def matrix(self) -> sp.csr_matrix:
         """Read the whole X; cells x genes."""
+        import scipy.sparse as sp
+
         data, indices = self._data[:], self._indices[:]
         return sp.csr_matrix((data, indices, self._indptr), shape=self.shape)
 
