@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 import sys
@@ -78,23 +77,24 @@ def check(lock: str | os.PathLike, requirements: str | os.PathLike) -> pd.DataFr
             continue
         inside = folder.relative_to(Path(sys.prefix).resolve())
         rows.append({"package": name, "pinned": version, "found": found.version, "folder": str(inside)})
-    for name in required(requirements):
-        _import(name, faults)
+    _import(set(required(requirements)), faults)
     if faults:
         raise InputError(faults.items)
     return pd.DataFrame(rows, columns=["package", "pinned", "found", "folder"])
 
 
-def _import(package: str, faults: Faults) -> None:
-    """Import the modules of an installed package."""
-    try:
-        listed = metadata.distribution(package).read_text("top_level.txt") or ""
-    except metadata.PackageNotFoundError:
-        return  # reported already, or not meant for this platform
-    modules = [name for name in listed.split() if not name.startswith("_")] or [package.replace("-", "_").lower()]
-    modules = [name for name in modules if importlib.util.find_spec(name)] if len(modules) > 1 else modules
-    for module in modules:
+def _import(packages: set[str], faults: Faults) -> None:
+    """Import the modules that these installed packages bring."""
+    wanted = {_normal(name) for name in packages}
+    for module, owners in metadata.packages_distributions().items():
+        if module.startswith("_") or not wanted & {_normal(owner) for owner in owners}:
+            continue
         try:
             importlib.import_module(module)
         except Exception as error:  # a broken package raises nearly anything
             faults.add(f"{sys.prefix}: import {module}", f"{type(error).__name__}: {error}", "an import", HINT)
+
+
+def _normal(package: str) -> str:
+    """Return a package's name as comparisons need it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()

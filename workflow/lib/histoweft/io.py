@@ -2,8 +2,8 @@
 
 Counts live in h5ad files (the anndata on-disk format, https://anndata.readthedocs.io, section "On-disk format").
 They are read and written here through h5py in chunks of rows, so that no step needs the whole matrix in memory, and
-so that a step that only moves counts does not pay for importing anndata. scipy is imported where a matrix is made: the Snakefile
-reads this module too, in an environment without it.
+so that a step that only moves counts does not pay for importing anndata. scipy is imported where a matrix is made: the
+Snakefile reads this module too, in an environment without it.
 """
 
 from __future__ import annotations
