@@ -20,7 +20,9 @@ def simulated_inputs():
         if study.is_simulated(sample):
             files = [Path(row["path"], name) for name in layout.SECTION_FILES]
             image = next(path for path in files if "hires" in path.name)
-            made[sample] = Discovery({p.name: p for p in files if p.suffix != ".png"}, image, "hires")
+            roles = {p.name: p for p in files if p.suffix != ".png"}
+            wanted = row["image"] != "none"
+            made[sample] = Discovery(roles, image, "hires") if wanted else Discovery(roles)
     return made
 
 
