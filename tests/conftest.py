@@ -23,3 +23,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here (set HISTOWEFT_TEST_DATA)")
     return folder
+
+
+@pytest.fixture
+def checkout(repo, tmp_path):
+    """Return an empty checkout to run in."""
+    from checkouts import Checkout
+
+    return Checkout(repo, tmp_path)

@@ -10,6 +10,7 @@ from histoweft.errors import InputError
 from histoweft.ingest import inputs, reference
 from histoweft.ingest.section import Discovery
 from histoweft.provenance import library_hash
+from histoweft.resources import memory
 from histoweft.simulate import layout
 
 
@@ -59,15 +60,6 @@ def script_path(stage_and_rule):
 def library(stage_and_rule):
     """Return the hash of the library modules that a rule's script reaches; a change in them reruns the rule."""
     return library_hash(script_path(stage_and_rule))
-
-
-def memory(base, per_input_mb=0.0):
-    """Return a mem_mb function: base plus a factor of the input size, doubled at each further attempt."""
-
-    def mem_mb(wildcards, input, attempt):
-        return int((base + per_input_mb * input.size_mb) * 2 ** (attempt - 1))
-
-    return mem_mb
 
 
 def solid(path):
