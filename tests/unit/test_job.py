@@ -30,6 +30,9 @@ def fill(job):
 """
 
 
+ANY = dict(input=None, params=None, wildcards=None, threads=1, resources=None, log=[])
+
+
 @pytest.fixture
 def script(tmp_path, repo):
     """Return a function that runs the body of a main(job) as a script; gives exit status, log and files left."""
@@ -81,6 +84,21 @@ def test_what_a_killed_job_left_is_cleared(script, tmp_path):
     (tmp_path / ".partial.1234.other.tsv").write_text("another rule's")
     _, _, left = script("fill(job)")
     assert left == {"table.tsv", "a", "b", ".partial.1234.other.tsv"}
+
+
+def test_a_vector_figure_comes_and_goes_with_its_png(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".partial.1234.plot.pdf").write_text("half")
+
+    def commit(*suffixes):
+        job = jobs.Job(SimpleNamespace(rule="r", output={"figure": "plot.png"}, **ANY))
+        for suffix in suffixes:
+            job.output.figure.with_suffix(suffix).write_text(suffix)
+        job.commit()
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    assert commit(".png", ".pdf") == ["plot.pdf", "plot.png"]
+    assert commit(".png") == ["plot.png"]
 
 
 def test_a_forgotten_output_is_named(script):

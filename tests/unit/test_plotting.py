@@ -198,6 +198,19 @@ def test_another_suffix_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["pdf", "svg"])
+def test_a_vector_figure_lies_beside_the_png_when_asked_for(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("HISTOWEFT_VECTOR", kind)
+    fig, axes = plotting.new_figure()
+    axes[0, 0].set_title("words")
+    plotting.save(fig, tmp_path / "figure.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["figure.png", f"figure.{kind}"])
+    drawn = (tmp_path / f"figure.{kind}").read_bytes()
+    assert drawn.startswith(b"%PDF") if kind == "pdf" else b">words<" in drawn
+    plotting.save(plotting.new_figure()[0], tmp_path / "other.svg")
+    assert not (tmp_path / "other.pdf").exists()
+
+
 def test_axes_come_as_a_grid():
     fig, axes = plotting.new_figure(ncols=3, nrows=2, panel=(2, 1))
     assert axes.shape == (2, 3)

@@ -1,10 +1,12 @@
 # Shared by all stages: the checked study, the library's place, and small helpers for directives.
+import os
 import sys
 from pathlib import Path
 
 REPOSITORY = Path(workflow.basedir)
 sys.path.insert(0, str(REPOSITORY / "workflow" / "lib"))
 
+from histoweft import failures
 from histoweft import study as studies
 from histoweft.errors import InputError
 from histoweft.ingest import inputs, reference
@@ -39,12 +41,22 @@ if _faults:
     raise WorkflowError(str(InputError(_faults.items)))
 
 
+# In the environment, not in params: another kind of file for the same figures must not rerun anything.
+os.environ["HISTOWEFT_VECTOR"] = study.config["report"]["vector"]
+
+
 wildcard_constraints:
     sample="|".join(map(re.escape, study.samples)) or "none",
     method="|".join(study.config["integration"]["methods"]),
 
 
 SAMPLE = study.results("samples", "{sample}")
+
+
+onerror:
+    configfile = str(workflow.configfiles[-1]) if workflow.configfiles else ""
+    told = failures.advice(failures.remembered(f"logs/{study.name}"), study.samples, configfile)
+    print(f"What failed:\n{told}" if told else "A job ended without a word: see its log.", file=sys.stderr)
 
 
 def env(name):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from histoweft import failures
 from histoweft.errors import HistoweftError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -99,11 +100,28 @@ class Job:
             os.replace(partial, final)
             for left in leftovers(final):
                 remove(left)
+            self._commit_vector(partial, final)
+
+    @staticmethod
+    def _commit_vector(partial: Path, final: Path) -> None:
+        """Rename the vector figure that was drawn beside a png; take away one of an earlier run otherwise."""
+        if final.suffix != ".png":
+            return
+        for suffix in (".pdf", ".svg"):
+            drawn, stays = partial.with_suffix(suffix), final.with_suffix(suffix)
+            if drawn.exists():
+                os.replace(drawn, stays)
+            else:
+                stays.unlink(missing_ok=True)
+            for left in leftovers(stays):
+                remove(left)
 
     def discard(self) -> None:
         """Remove what was staged."""
         for partial, _ in self._moves:
             remove(partial)
+            for suffix in (".pdf", ".svg") if partial.suffix == ".png" else ():
+                remove(partial.with_suffix(suffix))
 
 
 def leftovers(final: Path) -> list[Path]:
@@ -162,7 +180,8 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
     for name in THREAD_VARIABLES:
         os.environ[name] = str(snakemake.threads)
     leave_foreign_packages()
-    failed = False
+    failed = ""
+    failures.forget(snakemake.log[0])
     with _output_to(Path(snakemake.log[0])):
         logging.basicConfig(
             stream=sys.stderr,
@@ -180,14 +199,16 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
             job.commit()
         except HistoweftError as error:
             job.log.error("%s", error)
-            failed = True
-        except Exception:
+            failed = str(error)
+        except Exception as error:
             traceback.print_exc()
-            failed = True
+            failed = f"{type(error).__name__}: {error}"
         except BaseException:
             job.discard()
             raise
         if failed:
             job.discard()
+            sample = getattr(job.wildcards, "sample", "")
+            failures.remember(snakemake.log[0], failures.Failure(job.rule, sample, failed))
     if failed:
         sys.exit(1)

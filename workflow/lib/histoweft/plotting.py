@@ -16,6 +16,9 @@ UNLABELLED = "#d4d4d4"
 MAX_DISCS = 30_000
 """Above this many points a tissue is drawn as rasterised dots instead of discs to scale."""
 
+VECTOR = ("pdf", "svg")
+"""Kinds of vector figures that can be drawn beside a png."""
+
 MAX_IMAGE_SIDE = 2_000
 """Longest side, in pixels, of the image patch that is handed to matplotlib."""
 
@@ -99,10 +102,11 @@ def new_figure(ncols: int = 1, nrows: int = 1, panel: tuple[float, float] = (4.2
 
 
 def save(fig, path: str | Path, dpi: int = 140) -> None:
-    """Write a figure as png or svg (by the suffix), cut to its content, and let go of its memory.
+    """Write a figure as png, svg or pdf (by the suffix), cut to its content, and let go of its memory.
 
     The file appears under its name only when it is complete, and holds no date, so the same figure gives the
-    same file.
+    same file. A png gets a vector figure beside it where the environment variable ``HISTOWEFT_VECTOR`` names a kind
+    (option ``report.vector``).
 
     Parameters
     ----------
@@ -118,22 +122,30 @@ def save(fig, path: str | Path, dpi: int = 140) -> None:
     ValueError
         The suffix is none of the three.
     """
-    import matplotlib
-
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in {"png", "svg", "pdf"}:
         raise ValueError(f"{path}: a figure is saved as .png, .svg or .pdf, not {path.suffix or 'without a suffix'}")
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     path.parent.mkdir(parents=True, exist_ok=True)
+    beside = os.environ.get("HISTOWEFT_VECTOR", "none") if kind == "png" else "none"
+    for file in [path] + ([path.with_suffix(f".{beside}")] if beside in VECTOR else []):
+        _write(fig, file, dpi)
+    fig.clear()
+
+
+def _write(fig, path: Path, dpi: int) -> None:
+    """Write a figure as one file, whole or not at all."""
+    import matplotlib
+
+    kind = path.suffix.lower().lstrip(".")
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with matplotlib.rc_context({"svg.hashsalt": "histoweft", "svg.fonttype": "none"}):
+        with matplotlib.rc_context({"svg.hashsalt": "histoweft", "svg.fonttype": "none", "pdf.fonttype": 42}):
             fig.savefig(draft, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.08, metadata=metadata)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    fig.clear()
 
 
 def nice_length(target: float) -> float:
