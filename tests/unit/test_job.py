@@ -79,6 +79,17 @@ def test_another_error_leaves_its_traceback_and_no_output(script):
     assert left == set()
 
 
+@pytest.mark.parametrize(
+    "raised", ["OSError(28, 'No space left on device')", "RuntimeError('write failed, errno = 122, x')"]
+)
+def test_a_full_disk_is_said_in_words(script, raised):
+    status, log, left = script(f"fill(job)\ntry:\n    raise {raised}\nfinally:\n    [].pop()")
+    assert status == 1
+    assert "is used up" in log
+    assert "Traceback" not in log
+    assert left == set()
+
+
 def test_what_a_killed_job_left_is_cleared(script, tmp_path):
     (tmp_path / ".partial.1234.table.tsv").write_text("half")
     (tmp_path / ".partial.1234.other.tsv").write_text("another rule's")

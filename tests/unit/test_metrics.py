@@ -1,9 +1,13 @@
 """The metrics table keeps its columns and words; the Rand index equals scikit-learn's."""
 
+import json
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from histoweft import metrics
 from histoweft.errors import InputError
 from histoweft.metrics import (
     COLUMNS,
@@ -86,3 +90,37 @@ def test_a_percentile_interval_holds_the_value_and_skips_gaps():
     assert percentile_interval(-0.2, draws) == pytest.approx((-0.2, 0.975))
     assert percentile_interval(1.3, draws) == pytest.approx((0.025, 1.3))
     assert np.isnan(percentile_interval(0.5, np.array([np.nan]))).all()
+
+
+def test_the_description_of_the_table_names_every_column_in_order(tmp_path):
+    metrics.write_schema(tmp_path / metrics.SCHEMA_FILE)
+    found = json.loads((tmp_path / metrics.SCHEMA_FILE).read_text())
+    assert [field["name"] for field in found["fields"]] == list(metrics.COLUMNS)
+    kinds = {field["name"]: field["type"] for field in found["fields"]}
+    assert (kinds["value"], kinds["n"], kinds["note"]) == ("number", "integer", "string")
+    task = next(field for field in found["fields"] if field["name"] == "task")
+    assert task["constraints"]["enum"] == list(metrics.TASKS)
+    assert found["version"] == metrics.SCHEMA_VERSION
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.9", "0.3"])
+def test_tables_of_this_and_of_older_kinds_are_read(tmp_path, version):
+    metrics.write_metrics([], tmp_path / "metrics.tsv")
+    (tmp_path / metrics.SCHEMA_FILE).write_text(json.dumps({"version": version}))
+    assert len(metrics.read_metrics(tmp_path / "metrics.tsv")) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"version": "2.0"}', "found a metrics table of version 2.0; expected 1.0 or older. A newer Histoweft"),
+        ("{}", "no description of a metrics table"),
+        ("[", "no description of a metrics table"),
+        ('{"version": "new"}', "no description of a metrics table"),
+    ],
+)
+def test_tables_of_a_newer_kind_are_refused(tmp_path, text, expected):
+    metrics.write_metrics([], tmp_path / "metrics.tsv")
+    (tmp_path / metrics.SCHEMA_FILE).write_text(text)
+    with pytest.raises(InputError, match=re.escape(expected)):
+        metrics.read_metrics(tmp_path / "metrics.tsv")

@@ -63,7 +63,7 @@ def test_the_chosen_resolution_must_be_computed(sheet):
 def test_a_study_needs_samples_or_another_input():
     _, faults = study.load({"study": "s"})
     (fault,) = faults.items
-    assert "samples: found nothing to work on; expected a sample sheet, or atlas.input" in str(fault)
+    assert "samples: found nothing to work on; expected a sample sheet, atlas.input or cohort.bulk" in str(fault)
     loaded, faults = study.load({"study": "s", "atlas": {"input": "atlas.h5ad"}})
     assert not faults
     assert loaded.samples == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -10,7 +11,7 @@ import site
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,9 @@ from histoweft import failures
 from histoweft.errors import HistoweftError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+#: No space, no quota, file too large.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Job:
@@ -180,7 +184,7 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
     for name in THREAD_VARIABLES:
         os.environ[name] = str(snakemake.threads)
     leave_foreign_packages()
-    failed = ""
+    failed = False
     failures.forget(snakemake.log[0])
     with _output_to(Path(snakemake.log[0])):
         logging.basicConfig(
@@ -197,18 +201,43 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
         try:
             main(job)
             job.commit()
-        except HistoweftError as error:
-            job.log.error("%s", error)
-            failed = str(error)
         except Exception as error:
-            traceback.print_exc()
-            failed = f"{type(error).__name__}: {error}"
+            # All of it here: freeing a file that could not be written to its end may crash the process (HDF5).
+            _fail(job, snakemake.log[0], error)
+            failed = True
         except BaseException:
             job.discard()
             raise
-        if failed:
-            job.discard()
-            sample = getattr(job.wildcards, "sample", "")
-            failures.remember(snakemake.log[0], failures.Failure(job.rule, sample, failed))
     if failed:
         sys.exit(1)
+
+
+def _fail(job: Job, log: str, error: Exception) -> None:
+    """Say why a job failed, take away what it staged, and keep the reason."""
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, HistoweftError):
+        message = str(error)
+        job.log.error("%s", message)
+    elif _disk_is_full(error):
+        message = (
+            f"rule {job.rule}: the disk or the quota of {Path.cwd()} is used up "
+            f"({shutil.disk_usage('.').free / 1e9:.1f} GB free). Make room and start again; nothing half-written stays."
+        )
+        job.log.error("%s", message)
+    else:
+        traceback.print_exc()
+    job.discard()
+    sample = getattr(job.wildcards, "sample", "")
+    with suppress(OSError):
+        failures.remember(log, failures.Failure(job.rule, sample, message))
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one behind it, says that nothing more can be written."""
+    while error is not None:
+        number = getattr(error, "errno", None)
+        told = re.search(r"errno = (\d+)", str(error))  # HDF5 puts the system's number into its text
+        if {number, int(told[1]) if told else None} & FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
