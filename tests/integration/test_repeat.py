@@ -1,4 +1,8 @@
-"""The same seed gives the same tables: one section's chain run again elsewhere, rule by rule."""
+"""The same seed gives the same tables: one section's chain run again elsewhere, rule by rule.
+
+Elsewhere means another folder, one environment for all steps in place of one for each, and two threads in place of one.
+A whole study is compared in test_reliability (ten kills).
+"""
 
 import h5py
 import numpy as np
@@ -6,14 +10,19 @@ import pandas as pd
 import pytest
 
 SAMPLE = "results/demo/samples/P1_pre"
-TABLES = ("clusters.parquet", "umap.parquet", "markers.parquet", "qc.tsv", "stability.tsv", "marker_panel.tsv")
+TABLES = (
+    "clusters.parquet", "umap.parquet", "markers.parquet", "qc.tsv", "stability.tsv", "marker_panel.tsv",
+    "svg.parquet", "neighbourhood.parquet", "interactions.parquet", "proportions.parquet",
+)  # fmt: skip
+THREADED = ("features", "neighbours", "leiden", "umap", "svg", "interactions", "deconvolve")
 STORES = {"counts.h5ad": ("X/data", "obsm/spatial"), "features.h5ad": ("X/data", "obsm/X_pca", "uns/pca/variance")}
 
 
 @pytest.fixture(scope="module")
 def again(repo, demo, tmp_path_factory):
     made = type(demo)(repo, tmp_path_factory.mktemp("again"))
-    made.run("--", *(f"{SAMPLE}/{name}" for name in (*TABLES, "neighbours.npz", *STORES)))
+    threads = [f"{rule}=2" for rule in THREADED]
+    made.run("--set-threads", *threads, "--", *(f"{SAMPLE}/{name}" for name in (*TABLES, "neighbours.npz", *STORES)))
     return made
 
 

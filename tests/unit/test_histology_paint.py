@@ -253,6 +253,17 @@ def test_a_store_with_a_gap_is_not_taken_for_whole(store, tmp_path):
         check_store(broken)
 
 
+def test_a_store_with_chunks_cut_short_is_named_with_what_to_do(store, tmp_path):
+    damaged = tmp_path / "damaged.zarr"
+    shutil.copytree(store, damaged)
+    for chunk in [path for path in damaged.rglob("*") if path.is_file() and path.suffix != ".json"]:
+        chunk.write_bytes(chunk.read_bytes()[: chunk.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"damaged\.zarr.*delete the folder and start again"):
+        read_painted(damaged)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_mask(damaged)
+
+
 def test_genes_and_levels_that_are_not_there(store, tmp_path):
     maps, genes, um = read_painted(store, ["Kctd12", "Penk"], max_px=60)
     assert genes == ["Kctd12", "Penk"]

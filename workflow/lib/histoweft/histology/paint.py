@@ -553,7 +553,7 @@ def read_painted(
     array = arrays[level]
     maps = np.empty((len(wanted), *array.shape[1:]), dtype=np.float32)
     for index, gene in enumerate(wanted):
-        maps[index] = array[known.index(gene)]
+        maps[index] = _values(path, array, known.index(gene))
     mask = None
     if max_px is not None and max(maps.shape[1:]) > max_px:
         mask = read_mask(path, level=level)
@@ -562,6 +562,16 @@ def read_painted(
         mask = None if mask is None else _sum_of_four(mask.astype(np.uint8)) >= 2
         level += 1
     return maps, wanted, float(root.attrs["histoweft"]["um_per_px"]) * 2**level
+
+
+def _values(path: str | os.PathLike, array, key) -> np.ndarray:
+    """Return part of an array of the store at `path`; a damaged chunk is reported with the store's name."""
+    try:
+        return array[key]
+    except Exception as error:  # each codec has errors of its own
+        found = f"a part that cannot be read ({type(error).__name__}: {error})"
+        hint = "The store is damaged: delete the folder and start again."
+        raise InputError.one(f"{path}/{array.name.strip('/')}", found, "a whole painted store", hint) from error
 
 
 def read_mask(path: str | os.PathLike, level: int = 0, max_px: int | None = None) -> np.ndarray | None:
@@ -573,7 +583,7 @@ def read_mask(path: str | os.PathLike, level: int = 0, max_px: int | None = None
     if _TISSUE not in root:
         return None
     arrays = _levels_of(path, root, _TISSUE)
-    mask = arrays[_choose(path, [array.shape for array in arrays], level, max_px)][:] != 0
+    mask = _values(path, arrays[_choose(path, [array.shape for array in arrays], level, max_px)], slice(None)) != 0
     while max_px is not None and max(mask.shape) > max_px:
         mask = _sum_of_four(mask.astype(np.uint8)) >= 2
     return mask
