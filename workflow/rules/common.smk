@@ -13,7 +13,10 @@ from histoweft.ingest import inputs, reference
 from histoweft.ingest.section import Discovery
 from histoweft.provenance import library_hash
 from histoweft.resources import memory
+from histoweft.scheduling import calm_scheduler
 from histoweft.simulate import layout
+
+calm_scheduler()
 
 
 def simulated_inputs():
