@@ -477,6 +477,16 @@ class CountsFile:
         """Read one array that goes with the genes, genes x anything; KeyError when there is none."""
         return read_element(self._file["varm"][name])
 
+    def layer_names(self) -> list[str]:
+        """Names of the matrices beside X."""
+        return list(self._file.get("layers", ()))
+
+    def layer(self, name: str) -> sp.csr_matrix:
+        """Read one whole matrix beside X, cells x genes; KeyError when there is none."""
+        import scipy.sparse as sp
+
+        return sp.csr_matrix(read_element(self._file["layers"][name]))
+
     def spans(self, rows: int | None = None, nnz: int | None = None) -> Iterator[slice]:
         """Cut the rows into consecutive slices.
 

@@ -1,0 +1,1 @@
+"""Where cells are going: pseudotime, transition matrices, terminal states, fate probabilities, driver genes."""
