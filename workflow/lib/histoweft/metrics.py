@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from histoweft.errors import Faults, nearest
+from histoweft.errors import Faults, InputError, nearest
 
 COLUMNS = (
     "study", "stage", "task", "method", "sample", "protocol", "fold",
@@ -31,9 +33,32 @@ METRICS = (
     "pearson_all_depth", "mse_ratio_top50", "mse_ratio_markers", "mse_ratio_all", "share_better_top50",
     "share_better_markers", "share_better_all", "gain_top50", "leakage_gap", "mse", "r2", "euclid_voxels", "ari",
     "macro_f1", "accuracy", "ece", "coverage", "unknown_auroc", "auroc", "rmse", "scib_total", "seconds", "peak_mb",
-    "speedup",
+    "speedup", "auprc", "brier", "calibration_slope", "permutation_p",
 )  # fmt: skip
 """The metrics named so far; others are allowed (a metric names what it measures), written in the same way."""
+
+SCHEMA_VERSION = "1.0"
+"""Of the table: the first number changes when a reader of the old table would misread the new one."""
+
+SCHEMA_FILE = "metrics.schema.json"
+"""Describes the study's table, beside it."""
+
+_MEANING = {
+    "study": "name of the study",
+    "stage": "part of the workflow that wrote the row",
+    "task": "what was to be predicted or recovered",
+    "method": "what was scored; floors begin with `floor:`",
+    "sample": "section; `all` for a mean over sections",
+    "protocol": "what was held out; `truth` where nothing was learned",
+    "fold": "fold; `all` for a mean over folds",
+    "metric": "what was measured",
+    "value": "the score, in the metric's unit",
+    "low": "lower end of its 95 % interval; empty where there is none",
+    "high": "upper end of its 95 % interval; empty where there is none",
+    "n": "number of things it was measured on; empty where not counted",
+    "panel": "name and size of the gene panel; empty where there is none",
+    "note": "`default` where the config selects the method; device and what else a reader needs",
+}
 
 _NAMES = ("study", "method", "sample", "metric")
 _VOCABULARY = {"stage": STAGES, "protocol": PROTOCOLS, "task": TASKS}
@@ -264,8 +289,52 @@ def write_metrics(rows: Iterable[dict[str, Any]] | pd.DataFrame, path: str | os.
         check_metrics(table, str(path)).to_csv(partial, sep="\t", index=False, na_rep="")
 
 
+def describe_metrics() -> dict[str, Any]:
+    """Return the description of the table as a Table Schema (https://specs.frictionlessdata.io/table-schema/)."""
+    fields = []
+    for name in COLUMNS:
+        kind = "number" if name in NUMBERS else "integer" if name == "n" else "string"
+        field: dict[str, Any] = {"name": name, "type": kind, "description": _MEANING[name]}
+        constraints: dict[str, Any] = {"required": True} if name in (*_NAMES, *_VOCABULARY) else {}
+        if name in _VOCABULARY:
+            constraints["enum"] = list(_VOCABULARY[name])
+        fields.append(field | ({"constraints": constraints} if constraints else {}))
+    return {"version": SCHEMA_VERSION, "fields": fields, "missingValues": [""]}
+
+
+def write_schema(path: str | os.PathLike) -> None:
+    """Write the description of the table as JSON."""
+    from histoweft.io import atomic
+
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(describe_metrics(), indent=1) + "\n", encoding="utf-8")
+
+
+def _check_version(path: Path) -> None:
+    """Raise when the description beside a table is of a newer kind than is known here."""
+    schema = path.with_name(SCHEMA_FILE)
+    if not schema.is_file():
+        return
+    try:
+        version = str(json.loads(schema.read_text(encoding="utf-8"))["version"])
+        major = int(version.partition(".")[0])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = "Run join_metrics again, or delete the file."
+        raise InputError.one(schema, f"no description of a metrics table ({error})", "its version", hint) from error
+    if major > int(SCHEMA_VERSION.partition(".")[0]):
+        hint = "A newer Histoweft wrote it: read it with that one."
+        raise InputError.one(path, f"a metrics table of version {version}", f"{SCHEMA_VERSION} or older", hint)
+
+
 def read_metrics(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a metrics table and check it."""
+    """Read a metrics table and check it.
+
+    Raises
+    ------
+    InputError
+        It is no metrics table, or a description beside it (`SCHEMA_FILE`) says that it is of a newer kind.
+    """
+    _check_version(Path(path))
     text = {name: str for name in COLUMNS if name not in (*NUMBERS, "n")}
     gaps = {name: [""] for name in (*NUMBERS, "n")}
     table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=gaps)

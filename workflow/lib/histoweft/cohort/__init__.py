@@ -1,0 +1,1 @@
+"""From sections to patients: features, microenvironment, response, biomarkers, targets."""
