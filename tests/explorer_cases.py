@@ -58,9 +58,7 @@ def assembled(name):
         },
         index=barcodes,
     )
-    rank = np.arange(len(GENES), dtype=float)
-    rank[10:] = np.nan
-    var = pd.DataFrame({"highly_variable": np.arange(len(GENES)) < 10, "highly_variable_rank": rank}, index=GENES)
+    var = pd.DataFrame({"highly_variable": np.arange(len(GENES)) < 10}, index=GENES)
     adata = anndata.AnnData(sp.csr_matrix(expression(name).to_numpy()), obs=obs, var=var)
     adata.obsm["X_umap"] = umap(name)
     adata.uns["histoweft"] = {"sample": name, "patient": "P1", "platform": "visium" if placed else "scrna"}
@@ -83,7 +81,7 @@ def picture():
 
 
 def write_painted(path):
-    """Write a store of two painted genes, 4 um a pixel, the first rising to the right, the left tenth off the tissue."""
+    """Write a store of two painted genes, 4 um a pixel, the first rising to the right; the left tenth is no tissue."""
     import zarr
 
     width, height = (int(side / 4) for side in EXTENT_UM)
@@ -102,8 +100,9 @@ def write_painted(path):
 
 def inputs(folder, name):
     """Write what the explorer reads of a sample; return it by name."""
-    from histoweft.ingest.image import write_working_image
     from PIL import Image
+
+    from histoweft.ingest.image import write_working_image
 
     own = folder / name
     own.mkdir(parents=True)
@@ -136,7 +135,10 @@ def site(folder):
     table = joint(folder.parent / "joint.parquet")
     about = [
         sample.write_sample(
-            folder / "data" / name, sample=name, **inputs(folder.parent / "inputs", name) | {"joint": table}, wanted="all"
+            folder / "data" / name,
+            sample=name,
+            **inputs(folder.parent / "inputs", name) | {"joint": table},
+            wanted="all",
         )
         for name in SAMPLES
     ]

@@ -127,9 +127,7 @@ def test_search_suggests_and_keys_choose(page):
 def test_quantised_expression_is_what_was_measured(page, site):
     truth = explorer_cases.expression("one")
     choose_gene(page, "GRADIENT")
-    got = page.run(
-        "(async () => {const g = await page.sections[0].gene('GRADIENT'); return [...g.bytes].map((b) => b * g.step)})()"
-    )
+    got = page.run("page.sections[0].gene('GRADIENT').then((gene) => [...gene.bytes].map((byte) => byte * gene.step))")
     step = truth["GRADIENT"].max() / 255
     assert np.abs(np.array(got) - truth["GRADIENT"]).max() <= step
 
@@ -172,9 +170,7 @@ def test_rectangle_selects_and_counts(page, site):
     left, top = box["x"] + 2, box["y"] + 2
     middle = page.run(
         "(() => {const v = page.views[0]; const b = v.canvas.getBoundingClientRect();"
-        "return b.left + v.toPixels(explorerMiddle, 0)[0] / v.ratio})()".replace(
-            "explorerMiddle", str(explorer_cases.MIDDLE_UM)
-        )
+        f"return b.left + v.toPixels({explorer_cases.MIDDLE_UM}, 0)[0] / v.ratio}})()"
     )
     page.drag([(left, top), (middle - 30, top + 40), (middle, box["y"] + box["height"] - 2)])
     page.until("state.selection !== null")
@@ -239,6 +235,24 @@ def test_an_address_that_names_what_is_not_there(page, site):
     assert "gone, No: such" in page.run("document.getElementById('status').textContent")
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"show": "constructor", "across": "7", "size": "0"},
+        {"by": "Quality: Counts"},
+        {"selection": json.dumps({"groups": ["Quality: Counts", ["1"]]})},
+        {"selection": json.dumps({"shape": ["one", "constructor", [0, 0, 1, 1, 2, 0]]})},
+        {"selection": json.dumps({"shape": ["one", "tissue", [0, 0, 1, None, 2, 0]]})},
+        {"gene": "constructor", "colour": "__proto__"},
+    ],
+)
+def test_an_address_that_makes_no_sense_shows_the_study(page, site, state):
+    page.open(address(site, **state))
+    assert page.run("page.views.length") == 3
+    assert page.run("state.layout") == "tissue"
+    assert page.run("state.selection") is None
+
+
 def test_wheel_and_keys_zoom_and_move(page):
     whole = page.run("page.views[0].shown.width")
     page.run("page.views[0].canvas.focus()")
@@ -252,8 +266,9 @@ def test_wheel_and_keys_zoom_and_move(page):
 def test_point_under_the_mouse_is_named(page):
     page.run("page.sections[0].barcodes()")
     place = page.run(
-        "(() => {const v = page.views[0]; const b = v.canvas.getBoundingClientRect(); const p = page.sections[0].places.tissue;"
-        "const [x, y] = v.toPixels(p.x[7], p.y[7]); return [b.left + x / v.ratio, b.top + y / v.ratio]})()"
+        "(() => {const v = page.views[0]; const b = v.canvas.getBoundingClientRect();"
+        "const {x: px, y: py} = v.section.places.tissue; const [x, y] = v.toPixels(px[7], py[7]);"
+        "return [b.left + x / v.ratio, b.top + y / v.ratio]})()"
     )
     page.mouse("mouseMoved", *place)
     page.until("document.getElementById('tip').textContent.includes('spot-7')")
@@ -266,8 +281,8 @@ def test_every_control_is_reached_by_tab_and_named(page):
         page.press("Tab", 9)
         seen.add(
             page.run(
-                "(() => {const e = document.activeElement; return e.id || e.dataset.tool || e.getAttribute('aria-label')"
-                " || e.value || e.tagName})()"
+                "(() => {const e = document.activeElement;"
+                "return e.id || e.dataset.tool || e.getAttribute('aria-label') || e.value || e.tagName})()"
             )
         )
     for name in ("skip", "pan", "box", "lasso", "column", "search", "overlay", "layer-image", "layout", "by", "theme"):
@@ -329,5 +344,24 @@ def test_axe_finds_nothing(site, dark):
         page.click("#search")
         page.until("!document.getElementById('suggestions').hidden")
         page.run(Path(os.environ["HISTOWEFT_AXE"]).read_text(encoding="utf-8") + ";0")
-        found = page.run("axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes.map((n) => n.target.join(' '))]))")
+        found = page.run(
+            "axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes.map((n) => n.target.join(' '))]))"
+        )
         assert not found
+
+
+def test_selected_barcodes_are_saved(page):
+    page.run("window.kept = []; URL.createObjectURL = (blob) => (window.kept.push(blob), 'data:,')")
+    page.click("#legend li:nth-child(2) button")
+    page.until("state.selection !== null")
+    page.drawn()
+    page.click("#save")
+    page.until("window.kept.length === 1")
+    header, *lines = page.run("window.kept[0].text()").strip().split("\n")
+    assert header == "sample,barcode"
+    wanted = [
+        f"{name},spot-{i}"
+        for name in explorer_cases.SAMPLES
+        for i in np.flatnonzero(explorer_cases.labels(name) == "west")
+    ]
+    assert lines == wanted
