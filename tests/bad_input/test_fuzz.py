@@ -1,4 +1,4 @@
-"""Whatever stands in a config or a sheet, loading it ends in a study or in faults with messages, never in a traceback."""
+"""Whatever stands in a config or a sheet, loading it ends in a study or in faults, never in a traceback."""
 
 import copy
 import datetime
@@ -25,8 +25,8 @@ COLUMNS = tuple(SHEET["properties"])
 
 NASTY = (
     "", " ", ".", "..", "../..", "/", "~", "~nobody-of-this-name/x", "-rf", "--help", "a b", "a'b", 'a"b', "$(touch x)",
-    "`id`", "a;b", "a|b", "a&b", "{sample}", "{", "}", "%s", "*", "?", "[x]", "a\nb", "a\tb", "a\0b", "\ud800", "é", "٣",
-    "\u202e", "x" * 300, "x/" * 3000, "CON", "nan", "inf", "1e999", "-1", "0", "none", "True", "https://", "https://[",
+    "`id`", "a;b", "a|b", "a&b", "{sample}", "{", "}", "%s", "*", "?", "[x]", "a\nb", "a\tb", "a\0b", "\ud800", "é",
+    "٣", "\u202e", "x" * 300, "x/" * 3000, "CON", "nan", "inf", "1e999", "-1", "0", "none", "True", "https://", "https://[",
     "file:///etc/passwd", "http://example.org/a.h5", "<script>alert(1)</script>", "visium", "h5ad", "xenium", "st",
     "scrna", "visium_hd",
 )  # fmt: skip

@@ -71,7 +71,7 @@ def by_id(results):
 def test_every_file_has_its_digest_and_its_size(study):
     results, write = study
     told = write()
-    assert told == {"inputs": 2, "outputs": 3, "jobs": 2, "bytes_read": told["bytes_read"]}
+    assert told == {"inputs": 2, "outputs": 3, "jobs": 2, "gone": 0, "bytes_read": told["bytes_read"]}
     found = by_id(results)
     counts = found["samples/a%20b/counts.h5ad"]
     assert counts["sha256"] == hashlib.sha256(b"filtered counts").hexdigest()
@@ -164,6 +164,14 @@ def test_without_records_the_targets_remain_and_the_crate_says_so(study):
     assert "startTime" not in found["#run"]
 
 
+def test_an_input_that_is_gone_is_named(study, tmp_path):
+    results, write = study
+    (tmp_path / "data" / "same.h5").unlink()
+    told = write()
+    assert (told["inputs"], told["gone"]) == (1, 1)
+    assert "no longer there and so without digest: data/same.h5." in by_id(results)["./"]["description"]
+
+
 def test_without_git_there_is_no_commit(study, tmp_path):
     results, write = study
     write(workflow=crate.Workflow(tmp_path / "code"))
@@ -196,6 +204,15 @@ def test_digests_tell_files_of_one_size_apart_by_their_time(tmp_path):
     assert after.sha256 == hashlib.sha256(b"two").hexdigest() != before.sha256
 
 
+def test_files_below_a_folder_without_what_is_no_content(tmp_path):
+    put(tmp_path / "b" / "two")
+    put(tmp_path / "one")
+    put(tmp_path / "b" / digests.TIMESTAMP, b"")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "again").symlink_to(tmp_path / "b")
+    assert digests.files_below(tmp_path) == [tmp_path / "b" / "two", tmp_path / "one"]
+
+
 def test_records_of_long_names_and_of_several_outputs(tmp_path):
     long = "results/" + "x" * 300
     record(tmp_path, long, "r", ["a"], "l.log", 5, 6)
@@ -223,3 +240,20 @@ def test_environments_on_the_page(tmp_path):
     assert one["sha256"] in page
     assert run_record.environment_table([]) == ""
     assert "ro-crate-metadata.json" in run_record.crate_note()
+
+
+def test_the_page_says_what_each_stage_was_trained_on(tmp_path):
+    from histoweft.metrics import metric_row, write_metrics
+    from histoweft.report import run_record
+
+    rows = [
+        metric_row("s", stage, "speed", "m", "all", "block", "seconds", 1.0, note=note)
+        for stage, note in (
+            ("histology", "device cuda, cpu"), ("atlas", "default; device cuda"), ("annotation", "on device cpu; x"),
+            ("space", "a device that is no processor"),
+        )
+    ]  # fmt: skip
+    write_metrics(rows, tmp_path / "metrics.tsv")
+    assert run_record.devices(tmp_path / "metrics.tsv") == "cpu (annotation, histology); cuda (atlas, histology)"
+    write_metrics([], tmp_path / "metrics.tsv")
+    assert run_record.devices(tmp_path / "metrics.tsv") == ""

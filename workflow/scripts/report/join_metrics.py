@@ -4,12 +4,13 @@ from histoweft.job import run
 
 
 def main(job):
-    """Write metrics.tsv."""
-    from histoweft.metrics import join_metrics, write_metrics
+    """Write metrics.tsv and what describes its columns."""
+    from histoweft.metrics import join_metrics, write_metrics, write_schema
 
     table = join_metrics(job.input.parts)
     job.log.info("%d rows from %d parts", len(table), len(job.input.parts))
     write_metrics(table, job.output.metrics)
+    write_schema(job.output.schema)
 
 
 run(snakemake, main)
