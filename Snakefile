@@ -22,14 +22,17 @@ include: "workflow/rules/histology.smk"
 include: "workflow/rules/atlas.smk"
 include: "workflow/rules/annotation.smk"
 include: "workflow/rules/space.smk"
+include: "workflow/rules/trajectory.smk"
+include: "workflow/rules/states.smk"
+include: "workflow/rules/cohort.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/explorer.smk"
 include: "workflow/rules/environments.smk"
 
 
 rule all:
     default_target: True
     input:
-        study_pages(),
-        assembled_samples(),
-        painted_samples(),
-        study.results("metrics.tsv"),
+        final_outputs(),
+        explorer_pages(),
+        rules.provenance.output.crate,

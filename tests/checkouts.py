@@ -12,8 +12,8 @@ PARTS = ("Snakefile", "workflow", "config", "envs", "profiles", "resources", "to
 class Checkout:
     """A copy of the project with a `snakemake` of its own."""
 
-    def __init__(self, repo: Path, root: Path):
-        self.root = root
+    def __init__(self, repo: Path, root: Path, snakemake=(sys.executable, "-m", "snakemake"), environment=None):
+        self.root, self.snakemake, self.environment = root, list(snakemake), environment
         for part in PARTS:
             source = repo / part
             ignore = shutil.ignore_patterns("__pycache__", "data")
@@ -23,12 +23,13 @@ class Checkout:
                 shutil.copy2(source, root / part)
 
     def command(self, *arguments):
-        return [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments)]
+        return [*self.snakemake, "--cores", "2", *map(str, arguments)]
 
     def run(self, *arguments, check=True):
         done = subprocess.run(
-            self.command(*arguments), cwd=self.root, capture_output=True, text=True, check=False, timeout=1500
-        )
+            self.command(*arguments), cwd=self.root, env=self.environment, capture_output=True, text=True, check=False,
+            timeout=2400,
+        )  # fmt: skip
         text = done.stdout + done.stderr
         if check:
             assert done.returncode == 0, text[-6000:]

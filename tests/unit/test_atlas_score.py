@@ -21,7 +21,8 @@ def _result(method, rng, n_test, error=1.0, **more):
     return Result(
         method, n=np.full(5, n_test), error=np.full(5, error * n_test), total=np.full(5, float(n_test)),
         pearson=np.full(5, 0.5), unit_error=0.01 * n_test, voxel_error=np.full(n_test, error, np.float32),
-        shown=rng.normal(size=(n_test, 1)).astype(np.float16), facts={"seconds": 2.0}, **more,
+        shown=rng.normal(size=(n_test, 1)).astype(np.float16), facts={"seconds": 2.0, "device": "cuda"},
+        **more,
     )  # fmt: skip
 
 
@@ -118,6 +119,10 @@ def test_the_table_has_folds_means_gains_and_the_leakage_gap(atlas):
         assert len(part) == 1, wanted
         return part.iloc[0]
 
+    seconds = rows[rows["metric"] == "seconds"]
+    assert len(seconds)
+    assert seconds["note"].str.contains("device cuda").all()
+    assert not rows.loc[rows["metric"] == "r2", "note"].str.contains("device").any()
     mean = value(task="voxel_reconstruction", method="residual", protocol="block", metric="r2", fold="all")
     assert mean["value"] == pytest.approx(0.7, abs=0.02)
     assert mean["low"] < mean["value"] < mean["high"]

@@ -78,7 +78,7 @@ def entry(name="block_1", n=6, seed=0):
     loose = Factored(sparse.csr_matrix(np.eye(n)), sparse.csc_matrix(random.poisson(0.5, (n, 5))), np.zeros(5))
     return {
         "name": name, "test": np.arange(n) * 2, "methods": {"context": dense, "floor:coordinates": loose},
-        "training": {"context": 0.75}, "runs": {"context": {"epochs": 3, "seconds_per_epoch": 0.5}},
+        "training": {"context": 0.75}, "runs": {"context": {"epochs": 3, "seconds_per_epoch": 0.5, "device": "cpu"}},
     }  # fmt: skip
 
 
@@ -323,7 +323,10 @@ def test_a_model_of_few_genes_has_no_mean_over_all():
 def test_the_score_on_training_spots_stands_beside_the_held_out_one():
     def run(kind, sample, *values):
         fit = {"name": f"{kind}-1", "kind": kind, "samples": [sample, "other"] if kind == "across" else [sample]}
-        return fit, [{"training": {"context": v}, "runs": {"context": {"seconds_per_epoch": s}}} for v, s in values]
+        return fit, [
+            {"training": {"context": v}, "runs": {"context": {"seconds_per_epoch": s, "device": "cuda"}}}
+            for v, s in values
+        ]
 
     runs = [
         run("block", "s1", (0.9, 1.0), (0.8, 3.0)),
@@ -334,7 +337,9 @@ def test_the_score_on_training_spots_stands_beside_the_held_out_one():
     rows = found.rows[found.rows["metric"] == summary.TRAINING].set_index(["protocol", "sample"])
     assert rows["value"].to_dict() == {("block", "s1"): pytest.approx(0.85), ("section", "all"): pytest.approx(0.6)}
     assert rows["n"].to_dict() == {("block", "s1"): 2, ("section", "all"): 2}
-    seconds = found.rows[found.rows["metric"] == "seconds_per_epoch"].set_index("protocol")["value"]
+    timed = found.rows[found.rows["metric"] == "seconds_per_epoch"]
+    assert set(timed["note"]) == {"device cuda"}
+    seconds = timed.set_index("protocol")["value"]
     assert seconds.to_dict() == {"block": 2.0, "section": 5.0}
     table = summary.training_rows(found.rows).set_index("sample")
     assert list(table.columns) == ["method", "training", "held_out"]

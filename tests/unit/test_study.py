@@ -75,3 +75,43 @@ def test_a_study_needs_samples_or_another_input():
 )
 def test_urls_are_told_from_paths(path, url):
     assert study.is_url(path) is url
+
+
+def test_samples_can_be_left_out_by_name(sheet):
+    path = sheet("a\tvisium\tx", "b\tvisium\ty")
+    found, faults = load(path, exclude=["b"])
+    assert not faults
+    assert list(found.samples) == ["a"]
+    assert found.excluded == ["b"]
+    assert "Did you mean 'b'?" in str(load(path, exclude=["B"])[1].items)
+    assert "at least one sample that stays" in str(load(path, exclude=["a", "b"])[1].items)
+
+
+def bulk(**entry):
+    return {"cohort": "A", "expression": "a.csv", "clinical": "b.csv", **entry}
+
+
+def test_bulk_cohorts_are_an_input_of_their_own(tmp_path):
+    (tmp_path / "a.csv").write_text("x")
+    (tmp_path / "b.csv").write_text("x")
+    loaded, faults = study.load({"study": "s", "data_root": str(tmp_path), "cohort": {"bulk": [bulk()]}})
+    assert not faults
+    assert loaded.samples == {}
+    (entry,) = loaded.config["cohort"]["bulk"]
+    assert entry["expression"] == str(tmp_path / "a.csv")
+    assert (entry["id"], entry["response"]) == ("", "")
+
+
+def test_faults_of_bulk_cohorts_come_together(tmp_path):
+    (tmp_path / "a.csv").write_text("x")
+    cohort = {"bulk": [bulk(), bulk(expression="a.cvs")], "models": ["boosting"]}
+    _, faults = study.load({"study": "s", "data_root": str(tmp_path), "cohort": cohort})
+    text = "\n".join(map(str, faults.items))
+    assert "cohort.model: found elastic_net; expected one of boosting" in text
+    assert "cohort.bulk[0].clinical" in text
+    assert "cohort.bulk[1].cohort: found A; expected a name used once" in text
+    assert "a.cvs, which does not exist; expected a table. Did you mean 'a.csv'?" in text
+    _, faults = study.load({"study": "s", "cohort": {"bulk": [{"cohort": "A", "expresion": "x"}]}})
+    text = "\n".join(map(str, faults.items))
+    assert "cohort.bulk[0].expression: found nothing" in text
+    assert "cohort.bulk[0].expresion: found an unknown option" in text

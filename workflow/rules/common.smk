@@ -45,7 +45,7 @@ if _faults:
 
 
 # In the environment, not in params: another kind of file for the same figures must not rerun anything.
-os.environ["HISTOWEFT_VECTOR"] = study.config["report"]["vector"]
+os.environ.update(HISTOWEFT_VECTOR=study.config["report"]["vector"])
 
 
 wildcard_constraints:

@@ -25,6 +25,7 @@ rule join_metrics:
             sample="all",
             item="every score",
         ),
+        schema=solid(study.results("metrics.schema.json")),
     log:
         logs("report/join_metrics"),
     benchmark:
@@ -199,3 +200,28 @@ rule report_study:
         "Page of the study"
     script:
         "../scripts/report/report_study.py"
+
+
+rule provenance:
+    input:
+        final_outputs(),
+    output:
+        crate=solid(study.results("ro-crate-metadata.json")),
+        folder=ensure(directory(study.results("provenance")), non_empty=True),
+    log:
+        logs("report/provenance"),
+    benchmark:
+        timings("report/provenance")
+    conda:
+        env("report")
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=240,
+    params:
+        config=study.config,
+        library=library("report/provenance"),
+    message:
+        "Digests of all that was read and made (RO-Crate)"
+    script:
+        "../scripts/report/provenance.py"

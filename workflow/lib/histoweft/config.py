@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,13 @@ from histoweft.errors import Faults, nearest
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
+LONGEST = 200
+"""Characters of a value that a message repeats."""
 
+
+@cache
 def load_schema(name: str) -> dict:
-    """Return one of the schemas, ``config`` or ``samples``."""
+    """Return one of the schemas, ``config`` or ``samples``; shared between callers, so not to be changed."""
     import yaml
 
     return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text(encoding="utf-8"))
@@ -52,10 +59,41 @@ def check(config: dict, schema: dict, source: str = "config") -> Faults:
     import jsonschema
 
     faults = Faults()
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _whole_pattern})
+    errors = validator(schema).iter_errors(config)
     for error in sorted(errors, key=lambda error: [str(part) for part in error.absolute_path]):
         _translate(error, source, faults)
+    for place, text in _texts(config):
+        if "\0" in text or (not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)):
+            hint = "Write it again by hand: such characters come with copying."
+            faults.add(f"{source}: {option_name(place)}", ascii(text), "text without control codes", hint)
     return faults
+
+
+def _texts(value: Any, place: tuple = ()) -> Iterator[tuple[tuple, str]]:
+    """Go through every text of nested groups and lists, each with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(part, (*place, key))
+
+
+def _whole_pattern(validator: Any, pattern: str, instance: Any, schema: dict) -> Iterator[Any]:
+    """Check a pattern to the very end of a text: Python's ``$`` would let a line break follow."""
+    import jsonschema
+
+    if isinstance(instance, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), instance):
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _written(value: Any) -> str:
+    """Return a value as a person may have written it; YAML has kinds that JSON lacks, such as dates."""
+    try:
+        text = json.dumps(value, default=str)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def option_name(path: Any) -> str:
@@ -84,7 +122,7 @@ def _translate(error: Any, source: str, faults: Faults) -> None:
                     "a value; this option has no default",
                 )
     else:
-        faults.add(f"{source}: {option}", json.dumps(error.instance), *_expected(error))
+        faults.add(f"{source}: {option}", _written(error.instance), *_expected(error))
 
 
 def _expected(error: Any) -> tuple[str, str]:
@@ -111,6 +149,7 @@ def _expected(error: Any) -> tuple[str, str]:
         "exclusiveMinimum": "more than {}",
         "exclusiveMaximum": "less than {}",
         "minItems": "at least {} entries",
+        "maxLength": "at most {} characters",
     }
     if error.validator in bounds:
         return bounds[error.validator].format(want), ""

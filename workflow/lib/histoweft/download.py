@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BLOCK = 1 << 20
 MAX_UNPACKED = 200 * 10**9
+MAX_RATIO = 300
+"""Bytes unpacked for a byte of the archive; tables of counts reach 20, deflate itself 1,032."""
+
+UNSUSPICIOUS = 10**9
+"""Bytes unpacked below which the ratio does not matter."""
 
 
 def url_fault(url: str) -> str:
@@ -33,10 +38,11 @@ def url_fault(url: str) -> str:
 
 
 class _SafeRedirect(urllib.request.HTTPRedirectHandler):
-    """Follow redirects, but never to something that is not https."""
+    """Follow redirects, but never to something that is not https, nor from another machine to this one."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if url_fault(newurl):
+        downgraded = urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https"
+        if url_fault(newurl) or downgraded:
             raise InputError.one(req.full_url, f"a redirect to {newurl}", "an https url")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -169,7 +175,7 @@ def _target(archive: Path, folder: Path, member: str) -> Path:
     parts = PurePosixPath(member.replace("\\", "/"))
     inside = os.path.normpath(os.path.join(folder, *parts.parts))
     drive = bool(parts.parts) and ":" in parts.parts[0]
-    if parts.is_absolute() or ".." in parts.parts or drive or not inside.startswith(str(folder)):
+    if parts.is_absolute() or ".." in parts.parts or drive or not Path(inside).is_relative_to(folder):
         raise InputError.one(
             archive, f"a member {member!r}", "members inside the archive's own folder", "Do not unpack it."
         )
@@ -179,6 +185,10 @@ def _target(archive: Path, folder: Path, member: str) -> Path:
 def _check_size(archive: Path, total: int) -> None:
     if total > MAX_UNPACKED:
         raise InputError.one(archive, f"{total} bytes unpacked", f"at most {MAX_UNPACKED} bytes")
+    size = archive.stat().st_size
+    if total > max(UNSUSPICIOUS, MAX_RATIO * size):
+        hint = "It looks like an archive made to fill a disk; unpack it by hand if you trust it."
+        raise InputError.one(archive, f"{total} bytes unpacked from {size}", f"at most {MAX_RATIO} times", hint)
 
 
 def _unzip(archive: Path, folder: Path) -> None:

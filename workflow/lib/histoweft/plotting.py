@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,9 @@ _PALETTE = (
     "#b6e792 #790055 #79ceff #f3556d #79c2c2 #009edb #006d79 #c2ce55 "
     "#db8631 #00f3ff #79249e #55610c #1886ce #ce4949 #863155 #86dbaa"
 ).split()
+
+UNKNOWN = "unknown"
+"""Name of what was looked at and refused a label."""
 
 _NO_LABEL = {"", "nan", "none", "<na>", "na", "unlabelled", "unlabeled"}
 
@@ -76,6 +79,24 @@ def category_colours(categories: Sequence[str]) -> dict[str, str]:
             colours[name] = _PALETTE[used % len(_PALETTE)]
             used += 1
     return colours
+
+
+def shared_colours(names: Iterable[object]) -> dict[str, str]:
+    """Give each group of a study a colour that depends on the set of groups alone, not on a section's share of them.
+
+    Parameters
+    ----------
+    names
+        Groups of all sections, in any order. Missing values and `UNKNOWN` become light grey and use up no colour.
+
+    Returns
+    -------
+    dict
+        Group (as text) to ``#rrggbb``, numbers first and by value, `UNKNOWN` last.
+    """
+    order = sorted({str(name) for name in names if not _is_unlabelled(name)}, key=_natural)
+    known = category_colours([name for name in order if name != UNKNOWN])
+    return known | ({UNKNOWN: UNLABELLED} if UNKNOWN in order else {})
 
 
 def new_figure(ncols: int = 1, nrows: int = 1, panel: tuple[float, float] = (4.2, 4.0)):
@@ -216,8 +237,8 @@ def spacing(xy: np.ndarray) -> float:
     return float(np.median(cKDTree(xy).query(asked, k=2)[0][:, 1]))
 
 
-def _as_values(values, n: int) -> tuple[np.ndarray, list[str] | None]:
-    """Return numbers and None, or names and their order, for the two kinds of values a tissue can show."""
+def _as_values(values, n: int) -> tuple[np.ndarray, dict[str, str] | None]:
+    """Return numbers and None, or names and the colours of those shown, for the two kinds of values of a tissue."""
     series = values if isinstance(values, pd.Series) else pd.Series(values)
     if len(series) != n:
         raise ValueError(f"{len(series)} values for {n} positions")
@@ -225,13 +246,14 @@ def _as_values(values, n: int) -> tuple[np.ndarray, list[str] | None]:
     if numeric:
         return series.to_numpy(dtype=float, na_value=np.nan), None
     if isinstance(series.dtype, pd.CategoricalDtype):
-        order = [str(c) for c in series.cat.categories if (series == c).any()]
+        # Categories that this section lacks keep their colours, so that the others have those of the next section.
+        order = [str(c) for c in series.cat.categories if not _is_unlabelled(c)]
     else:
         order = sorted({str(c) for c in series if not _is_unlabelled(c)}, key=_natural)
-    missing = series.map(_is_unlabelled).to_numpy(dtype=bool)
+    missing = series.astype(object).map(_is_unlabelled).to_numpy(dtype=bool)
     names = np.where(missing, "unlabelled", series.astype(object).astype(str).to_numpy())
-    order = [c for c in order if not _is_unlabelled(c)]
-    return names, order + (["unlabelled"] if missing.any() else [])
+    present = set(names)
+    return names, {name: c for name, c in category_colours([*order, "unlabelled"]).items() if name in present}
 
 
 def _draw_image(ax, image: np.ndarray, scale: float, limits: tuple[float, ...], alpha: float) -> None:
@@ -336,7 +358,8 @@ def tissue(
     spot_diameter_um
         Diameter of a spot in micrometres. Where it and `mpp` are known the spots are drawn to scale.
     colours
-        Category to colour; without it `category_colours` over the categories in order.
+        Category to colour; without it `category_colours` over the categories in order, those of a pandas categorical
+        that occur nowhere included: the same categories give the same colours in every section.
     cmap, vmin, vmax
         Colour map and its limits for numbers.
     title
@@ -362,7 +385,7 @@ def tissue(
     xy = np.asarray(xy, dtype=float)
     if xy.ndim != 2 or xy.shape[1] != 2:
         raise ValueError(f"positions are n x 2, not {xy.shape}")
-    shown, order = _as_values(values, len(xy))
+    shown, scheme = _as_values(values, len(xy))
     keep = np.isfinite(xy).all(axis=1)
     xy, shown = xy[keep], shown[keep]
     mpp = float(mpp) if mpp is not None and np.isfinite(mpp) and mpp > 0 else None
@@ -388,13 +411,10 @@ def tissue(
     ax.set_xlim(limits[0], limits[1])
     ax.set_ylim(limits[3], limits[2])  # image convention: y grows downwards
 
-    if order is None:
+    if scheme is None:
         drawn = _draw_numbers(ax, xy, shown, diameter, cmap, vmin, vmax, alpha, legend)
     else:
-        scheme = dict(category_colours(order))
-        for name, colour in (colours or {}).items():
-            if str(name) in scheme:
-                scheme[str(name)] = colour
+        scheme |= {str(name): colour for name, colour in (colours or {}).items() if str(name) in scheme}
         drawn = _draw_points(ax, xy, diameter, facecolors=[scheme[name] for name in shown], alpha=alpha)
         if legend:
             category_legend(ax, scheme)

@@ -66,9 +66,10 @@ class Run:
     resumed: bool
 
     @property
-    def facts(self) -> dict[str, float]:
-        """Epochs and times, for a table."""
-        return {name: getattr(self, name) for name in ("epochs", "best_epoch", "seconds", "seconds_per_epoch")}
+    def facts(self) -> dict[str, float | str]:
+        """Epochs, times and device, for a table."""
+        names = ("epochs", "best_epoch", "seconds", "seconds_per_epoch", "device")
+        return {name: getattr(self, name) for name in names}
 
 
 def adam(parameters: Iterable[torch.nn.Parameter], lr: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:

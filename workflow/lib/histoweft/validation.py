@@ -10,7 +10,8 @@ from pathlib import Path
 from histoweft.errors import Faults, nearest
 
 SEPARATORS = {".tsv": "\t", ".csv": ","}
-RESERVED = ("index",)
+RESERVED = ("index", "study", "all", "counts", "filtered", "features")
+"""Sample names that files of the results have already (pages, means over samples, `<sample>/<sample>.h5ad`)."""
 SEPARATOR_WORDS = {"\t": "a tab", ",": "a comma", ";": "a semicolon"}
 
 
@@ -74,6 +75,9 @@ def _read_text(path: Path, faults: Faults) -> str | None:
             "plain text",
             "Export the sheet as UTF-8.",
         )
+        return None
+    except ValueError as error:  # a name that no file can have
+        faults.add("config: samples", f"{str(path)!a} ({error})", "the path of a sample sheet")
         return None
     if "\0" in text:
         faults.add(f"sample sheet {path}", "binary content", "plain text", "Is it a spreadsheet with another name?")
@@ -167,6 +171,9 @@ def _cell(value: str, column: str, part: dict, where: str, schema: dict, faults:
         faults.add(where, repr(value), f"one of {', '.join(part['enum'])}", nearest(value, part["enum"]))
     if "pattern" in part and not re.fullmatch(part["pattern"].strip("^$"), value):
         faults.add(where, repr(value), "letters, digits, '_', '.' or '-', not starting with a sign")
+    if len(value) > part.get("maxLength", len(value)):
+        found = f"{value[:20]!r}... of {len(value)} characters"
+        faults.add(where, found, f"at most {part['maxLength']}", "It names folders and files.")
     return value
 
 
@@ -188,7 +195,7 @@ def _check_unique(rows: list[dict], path: Path, faults: Faults) -> None:
     for row in rows:
         if str(row["sample"]).casefold() in RESERVED:
             where = f"{path}, line {row['line']}, column sample"
-            faults.add(where, repr(row["sample"]), "another name", "The study's own page is called so.")
+            faults.add(where, repr(row["sample"]), "another name", "A file of the results is called so.")
         # Results are folders, and some file systems do not tell case apart.
         key = str(row["sample"]).casefold()
         if key and key in first:

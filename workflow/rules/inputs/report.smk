@@ -9,7 +9,13 @@ def captions(*names):
 # Stage -> what its section of a page shows: `verdict`, and `figures` and `tables` as (path, caption).
 SAMPLE_STAGES, STUDY_STAGES = {}, {}
 # Stage -> the samples that it works on.
-SAMPLES_OF = {"annotation": study.samples, "deconvolution": DECONVOLVED, "space": PLACED}
+SAMPLES_OF = {
+    "annotation": study.samples,
+    "deconvolution": DECONVOLVED,
+    "space": PLACED,
+    "trajectory": TRAJECTORY_SAMPLES,
+    "states": study.samples,
+}
 
 if ATLAS["input"]:
     STUDY_STAGES["atlas"] = {
@@ -73,6 +79,57 @@ if PLACED:
             (rules.space_summary.output.interactions, "space_interactions_table"),
         ],
     }
+if TRAJECTORY_SAMPLES:
+    SAMPLE_STAGES["trajectory"] = {
+        "figures": [
+            (rules.trajectory_figures.output.order, "trajectory_figure"),
+            (rules.trajectory_figures.output.fates, "fates_figure"),
+            (rules.trajectory_figures.output.drivers, "drivers_figure"),
+            (rules.trajectory_figures.output.trends, "trends_figure"),
+            (rules.trajectory_figures.output.stability, "trajectory_stability_figure"),
+        ],
+        "tables": [(rules.trajectory.output.states, "macrostates_table")],
+    }
+    STUDY_STAGES["trajectory"] = {
+        "verdict": rules.score_trajectory.output.verdict,
+        "tables": [(rules.score_trajectory.output.states, "terminal_table")],
+    }
+if study.samples:
+    SAMPLE_STAGES["states"] = {
+        "figures": [
+            (rules.states_figures.output.persisters, "persisters_figure"),
+            (rules.states_figures.output.signatures, "signatures_figure"),
+            (rules.states_figures.output.rare, "rare_figure"),
+        ]
+    }
+    STUDY_STAGES["states"] = {
+        "verdict": rules.persisters.output.verdict,
+        "figures": [(rules.persisters.output.figure, "persisters_study_figure")],
+        "tables": [
+            (rules.persisters.output.persisters, "persisters_table"),
+            (rules.persisters.output.contrast, "contrast_table"),
+            (rules.persisters.output.niches, "persister_niches_table"),
+            (rules.persisters.output.partners, "persister_partners_table"),
+            (rules.persisters.output.rare, "rare_table"),
+        ],
+    }
+if COMPARES:
+    STUDY_STAGES["cohort"] = {
+        "verdict": rules.cohort_figures.output.verdict,
+        "figures": [
+            (rules.cohort_figures.output.composition, "cohort_composition_figure"),
+            (rules.cohort_figures.output.effects, "cohort_differences_figure"),
+            *([(rules.predict_response.output.forest, "response_figure")] if RESPONDS else []),
+            *([(rules.predict_response.output.calibration, "response_calibration_figure")] if RESPONDS else []),
+            (rules.biomarkers.output.figure, "biomarkers_figure"),
+            (rules.targets.output.figure, "targets_figure"),
+        ],
+        "tables": [
+            (rules.cohort_features.output.differences, "cohort_differences_table"),
+            (rules.biomarkers.output.table, "biomarkers_table"),
+            (rules.targets.output.table, "targets_table"),
+        ],
+    }
 
 
 def study_stages():
@@ -130,12 +187,20 @@ def added_tables(wildcards):
         found["annotation"] = rules.annotate.output.annotation.format(sample=sample)
     if sample in DECONVOLVED:
         found["proportions"] = rules.deconvolve.output.proportions.format(sample=sample)
-    return found
+    if sample in TRAJECTORY_SAMPLES:
+        found["fates"] = rules.trajectory.output.fates.format(sample=sample)
+    return found | {"states": rules.states.output.states.format(sample=sample)}
 
 
 def painted_samples():
     """Return the painted genes of every sample with an image."""
     return expand(rules.paint_figure.output.painted, sample=IMAGED)
+
+
+def final_outputs():
+    """Return what a run of the study is for; the provenance tells what it came from."""
+    stages = [*trajectories(), *study_states(), *cohort_pages()]
+    return [*study_pages(), *assembled_samples(), *painted_samples(), *stages, study.results("metrics.tsv")]
 
 
 def metric_parts():
@@ -146,7 +211,10 @@ def metric_parts():
     parts += [rules.score_atlas.output.metrics] if ATLAS["input"] else []
     parts += [rules.score_annotation.output.metrics] if ANNOTATES else []
     parts += [rules.deconvolve_summary.output.metrics] if DECONVOLVED else []
-    return parts + ([rules.score_space.output.metrics] if PLACED else [])
+    parts += [rules.score_space.output.metrics] if PLACED else []
+    parts += [rules.score_trajectory.output.metrics] if TRAJECTORY_SAMPLES else []
+    parts += [rules.persisters.output.metrics] if study.samples else []
+    return parts + ([rules.cohort_figures.output.metrics] if COMPARES else [])
 
 
 def integration_outputs():

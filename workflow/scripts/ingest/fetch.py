@@ -13,7 +13,7 @@ def main(job):
     entries, faults = load_registry(Path(job.params.registry))
     faults.raise_if_any()
     entry = next(e for e in entries.values() if e.sha256.startswith(job.wildcards.digest))
-    fetch(entry.url, entry.sha256, job.output.file)
+    fetch(entry.url, entry.sha256, job.output.file, max_bytes=entry.bytes)
 
 
 run(snakemake, main)

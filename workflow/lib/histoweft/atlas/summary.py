@@ -111,7 +111,8 @@ def _fold_rows(found: FoldResult, voxels: Voxels) -> list[dict[str, Any]]:
             scores.setdefault(RECONSTRUCTION, {})["seconds"] = float(one.facts["seconds"])
         rows += [
             {"protocol": found.protocol, "fold": found.fold, "task": task, "method": one.method, "metric": metric,
-             "value": value, "n": len(found.test), "panel": f"most variable ({len(found.genes)})"}
+             "value": value, "n": len(found.test), "panel": f"most variable ({len(found.genes)})",
+             "device": one.facts["device"] if metric == "seconds" and "device" in one.facts else ""}
             for task, values in scores.items() for metric, value in values.items()
         ]  # fmt: skip
     return rows
@@ -120,7 +121,8 @@ def _fold_rows(found: FoldResult, voxels: Voxels) -> list[dict[str, Any]]:
 def _metric_rows(scored: pd.DataFrame, study: str, model: str, voxels: Voxels) -> list[dict[str, Any]]:
     rows = []
     for (protocol, task, method, metric), group in scored.groupby(["protocol", "task", "method", "metric"], sort=False):
-        note = note_of(method, model)
+        devices = [f"device {name}" for name in sorted({*group["device"]} - {""})]
+        note = "; ".join(filter(None, [note_of(method, model), *devices]))
         panel = group["panel"].iloc[0] if task == RECONSTRUCTION else ""
         shared = (study, "atlas", task, method, "all", protocol, metric)
         for row in group.itertuples():

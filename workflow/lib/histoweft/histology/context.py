@@ -381,10 +381,14 @@ def load(path: str | os.PathLike) -> Context:
     try:
         facts = json.loads((path / "context.json").read_text(encoding="utf-8"))
         levels = [
-            Level(np.load(path / f"maps_{i}.npy", mmap_mode="r"), np.load(path / f"tissue_{i}.npy"), factor)
+            Level(
+                np.load(path / f"maps_{i}.npy", mmap_mode="r", allow_pickle=False),
+                np.load(path / f"tissue_{i}.npy", allow_pickle=False),
+                factor,
+            )
             for i, factor in enumerate(facts["factors"])
         ]
-        edge = np.load(path / "edge.npy", mmap_mode="r")
+        edge = np.load(path / "edge.npy", mmap_mode="r", allow_pickle=False)
         return Context(levels, edge, facts["um_per_px"], tuple(facts["names"]))
     except (OSError, EOFError, ValueError, KeyError) as error:
         hint = "Delete the folder and run again: Snakemake makes it anew."

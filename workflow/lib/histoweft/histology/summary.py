@@ -141,20 +141,24 @@ def _image_adds(scored) -> str:
 def _training(runs, study: str, across: str) -> list[dict[str, Any]]:
     """Rows of the scores on training spots, mean over folds of each section, and the seconds an epoch took."""
     found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    devices: dict[tuple[str, str, str], set[str]] = {}
     for fit, folds in runs:
         protocol = across if fit["kind"] == ACROSS else fit["kind"]
         sample = "all" if fit["kind"] == ACROSS else fit["samples"][0]
         for fold in folds:
             for method, value in fold["training"].items():
-                seconds = fold["runs"][method]["seconds_per_epoch"]
-                found.setdefault((protocol, sample, method), []).append((value, seconds))
+                run = fold["runs"][method]
+                found.setdefault((protocol, sample, method), []).append((value, run["seconds_per_epoch"]))
+                devices.setdefault((protocol, sample, method), set()).add(run["device"])
     rows = []
     for (protocol, sample, method), pairs in found.items():
         values, seconds = np.array(pairs).T
+        device = f"device {', '.join(sorted(devices[protocol, sample, method]))}"
         where = (study, "histology", "expression_from_histology", method, sample, protocol)
         rows.append(metric_row(*where, TRAINING, values.mean(), n=len(values), panel="top50 (50)",
                                note="on the spots it was trained on"))  # fmt: skip
-        rows.append(metric_row(*where, "seconds_per_epoch", float(np.median(seconds)), n=len(values)))
+        rows.append(metric_row(*where, "seconds_per_epoch", float(np.median(seconds)), n=len(values),
+                               note=device))  # fmt: skip
     return rows
 
 

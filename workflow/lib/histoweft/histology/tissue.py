@@ -346,7 +346,7 @@ def read_mask(path: str | os.PathLike) -> tuple[np.ndarray, float]:
         The file is no mask.
     """
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             width = int(file["shape"][1])
             return np.unpackbits(file["mask"], axis=1, count=width).view(bool), float(file["um_per_px"])
     except FileNotFoundError:

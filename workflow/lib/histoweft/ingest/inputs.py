@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from histoweft.errors import Faults
@@ -13,6 +14,7 @@ from histoweft.study import Study, is_url
 FETCHED = "resources/data/fetched"
 UNPACKED = "resources/data/unpacked"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+PATH_VARIABLE = re.compile(r"<[a-z][a-z0-9_]*>|[{}]")
 URL_COLUMNS = ("path", "image", "labels", "positions")
 
 
@@ -56,7 +58,16 @@ def discover_all(
             found[sample] = _present(sample, row, downloads, where)
             if check:
                 faults.extend(found[sample].faults)
+        _refuse_variables(found[sample], where, faults)
     return found, faults
+
+
+def _refuse_variables(found: Discovery, where: str, faults: Faults) -> None:
+    """Refuse names that Snakemake would not take as they are: it fills in ``<name>`` and ``{name}`` in any path."""
+    for path in found.files:
+        if PATH_VARIABLE.search(str(path)):
+            hint = "Rename it, or link to it under another name: Snakemake takes these for variables."
+            faults.add(where, str(path), "a path without <...> and {...}", hint)
 
 
 def download_path(entry: fetch.Entry) -> str:

@@ -20,6 +20,8 @@ ADDED = {
     "domains": {"domain": "domain"},
     "niches": {"niche": "niche"},
     "annotation": {"label": "cell_type", "probability": "cell_type_probability"},
+    "states": {name: name for name in ("phase", "persister_score", "persister", "rare", "transitional")},
+    "fates": {"pseudotime": "pseudotime", "terminal": "terminal_state", "fate_entropy": "fate_entropy"},
 }
 """Table of a stage -> its columns that are kept, and their names in obs."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from histoweft.report import render, stages
+from histoweft.report import render, run_record, stages
 from histoweft.report.facts import FROM_IMAGE_TITLE, PLATFORMS, chosen_stability
 from histoweft.report.html import (
     Html,
@@ -131,7 +131,12 @@ def write(
         "methods_text": paragraph_text,
         "cited": cited,
         "versions": versions,
-        "provenance": {"commit": commit(REPOSITORY), "command": portable(os.environ.get(COMMAND_VARIABLE, ""))},
+        "provenance": {
+            "commit": commit(REPOSITORY),
+            "command": portable(os.environ.get(COMMAND_VARIABLE, "")),
+            "environments": run_record.environments(REPOSITORY / "envs"),
+            "devices": run_record.devices(inputs["metrics"]),
+        },
     }
     title = config["title"] or config["study"]
     render.write_page(notebook, executed, output, parameters, title=title, study=title)
@@ -610,18 +615,21 @@ def methods_section(text: str, cited: list[str]) -> Html:
 
 
 def provenance(
-    config: dict[str, Any], sheet: list[dict[str, Any]], versions: dict[str, str], found: dict[str, str]
+    config: dict[str, Any], sheet: list[dict[str, Any]], versions: dict[str, str], found: dict[str, Any]
 ) -> Html:
     """Return what the study came from: sheet, config, versions, command, commit."""
     import yaml
 
-    pairs = [("Command", found["command"]), ("Commit of the workflow", found["commit"]), *versions.items()]
+    pairs = [("Command", found["command"]), ("Commit of the workflow", found["commit"])]
+    pairs += [("Trained on", found.get("devices", "")), *versions.items()]
     listed = joined(Html("<dt>{}</dt><dd>{}</dd>").format(name, value) for name, value in pairs if value)
     return section(
         "Provenance",
         *(_sheet(sheet) if sheet else ()),
         _folded("Config with all defaults (config.yaml)", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)),
+        run_record.environment_table(found.get("environments") or []),
         Html('<h3>Run</h3><dl class="pairs">{}</dl>').format(listed),
+        run_record.crate_note(),
     )
 
 

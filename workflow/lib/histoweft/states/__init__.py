@@ -1,0 +1,1 @@
+"""Cell cycle, signatures, rare, transitional and persister cells."""

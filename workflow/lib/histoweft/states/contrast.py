@@ -1,0 +1,205 @@
+"""Treated against untreated at the level of patients: cells of one tumour are no independent observations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from math import comb
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from histoweft.errors import InputError, nearest
+from histoweft.significance import adjust
+
+ALPHA = 0.05
+MOST_ARRANGEMENTS = 20_000
+"""Up to so many ways to deal conditions to patients all are counted; above, so many are drawn."""
+
+COLUMNS = (
+    "measure", "first", "second", "mean_first", "mean_second", "effect", "low", "high", "p", "q", "smallest_p",
+    "design", "n_first", "n_second", "note",
+)  # fmt: skip
+
+
+def arms(rows: Mapping[str, Mapping[str, Any]], option: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:
+    """Return the column of the sheet and the two levels that are compared; no levels where there is nothing to compare.
+
+    Parameters
+    ----------
+    rows
+        Sample to its row of the sheet.
+    option
+        ``{column: [first, second]}``; empty: the column condition, if it names just two levels, in the sheet's order.
+
+    Raises
+    ------
+    InputError
+        The sheet has no such column, or no sample of a level.
+    """
+    if not option:
+        levels = [level for level in dict.fromkeys(row.get("condition") for row in rows.values()) if level]
+        return "condition", levels if len(levels) == 2 else []
+    (column, levels), where = next(iter(option.items())), "config: states.contrast"
+    known = {name for row in rows.values() for name in row}
+    if column not in known:
+        raise InputError.one(where, repr(column), "a column of the sample sheet", nearest(column, known))
+    found = {str(row.get(column, "")) for row in rows.values()}
+    for level in levels:
+        if level not in found:
+            expected = f"one of {', '.join(sorted(found - {''})) or 'none'}, the values of column {column}"
+            raise InputError.one(f"{where}.{column}", repr(level), expected, nearest(level, found))
+    return column, list(levels)
+
+
+def compare(
+    values: pd.Series, patients: Mapping[str, str], conditions: Mapping[str, str], levels: Sequence[str], seed: int = 0
+) -> dict[str, Any]:
+    """Compare one measure between two conditions, patient by patient.
+
+    Parameters
+    ----------
+    values
+        Index: samples; NaN where a sample has no value.
+    patients, conditions
+        Of each sample.
+    levels
+        The two conditions.
+    seed
+        Of the arrangements drawn where there are too many to count.
+
+    Returns
+    -------
+    `COLUMNS` without measure and q. effect is second minus first, low and high its 95 % interval by Student's (paired)
+    or Welch's t; p, two-sided, is exact or by `MOST_ARRANGEMENTS` draws, and NaN where even the clearest difference
+    could not reach 0.05.
+
+    Notes
+    -----
+    Samples of one patient and condition are averaged. Where patients have both conditions the signs of their
+    differences are turned, else conditions are dealt to patients (Fisher 1935; Pitman 1937); of the two designs, the
+    one that can give the smaller p-value is taken.
+    """
+    first, second = levels
+    frame = pd.DataFrame({"value": values, "patient": pd.Series(patients), "condition": pd.Series(conditions)})
+    means = frame.dropna().groupby(["condition", "patient"])["value"].mean()
+    one, other = (_arm(means, level) for level in (first, second))
+    paired = one.index.intersection(other.index)
+    apart = one.drop(index=paired), other.drop(index=paired)
+    smallest = {"paired": _smallest_paired(len(paired)), "unpaired": _smallest_unpaired(*map(len, apart))}
+    chosen = min(smallest, key=smallest.get)
+    a, b = (one.loc[paired], other.loc[paired]) if chosen == "paired" else apart
+    found = {
+        "first": first,
+        "second": second,
+        "mean_first": one.mean(),
+        "mean_second": other.mean(),
+        "effect": float(b.mean() - a.mean()) if len(a) and len(b) else np.nan,
+        "smallest_p": smallest[chosen],
+        "design": chosen,
+        "n_first": len(a),
+        "n_second": len(b),
+    }
+    found["low"], found["high"] = _interval(a.to_numpy(), b.to_numpy(), chosen)
+    testable = smallest[chosen] <= ALPHA
+    found["p"] = _permutation(a.to_numpy(), b.to_numpy(), chosen, seed) if testable else np.nan
+    found["note"] = (
+        "" if testable else f"no test possible: the smallest p so few patients can give is {smallest[chosen]:.2g}"
+    )
+    return found
+
+
+def _arm(means: pd.Series, level: str) -> pd.Series:
+    return (
+        means.xs(level, level="condition")
+        if level in means.index.get_level_values("condition")
+        else means.iloc[:0].droplevel("condition")
+    )
+
+
+def _smallest_paired(n: int) -> float:
+    return 2 / 2**n if n > 1 else 1.0
+
+
+def _smallest_unpaired(n: int, m: int) -> float:
+    return min(1.0, 2 / comb(n + m, n)) if n and m else 1.0
+
+
+def _interval(a: np.ndarray, b: np.ndarray, design: str) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of means; NaN where a variance cannot be known."""
+    from scipy.stats import t
+
+    if design == "paired":
+        gaps = b - a
+        if len(gaps) < 2:
+            return np.nan, np.nan
+        error, df, effect = gaps.std(ddof=1) / np.sqrt(len(gaps)), len(gaps) - 1, gaps.mean()
+    else:
+        if len(a) < 2 or len(b) < 2:
+            return np.nan, np.nan
+        u, v = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+        error, effect = np.sqrt(u + v), b.mean() - a.mean()
+        df = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1)) if u + v > 0 else 1.0
+    reach = float(t.ppf(0.975, df) * error)
+    return float(effect - reach), float(effect + reach)
+
+
+def _permutation(a: np.ndarray, b: np.ndarray, design: str, seed: int) -> float:
+    """Return the share of all arrangements whose difference is at least as large as the one seen."""
+    if design == "paired":
+        gaps = b - a
+        drawn, seen = np.abs(_signs(len(gaps), seed) @ gaps) / len(gaps), abs(gaps.mean())
+    else:
+        pooled = np.concatenate([a, b])
+        sums = pooled[_deals(len(pooled), len(a), seed)].sum(axis=1)
+        drawn = np.abs((pooled.sum() - sums) / len(b) - sums / len(a))
+        seen = abs(b.mean() - a.mean())
+    return float((drawn >= seen - 1e-12 * max(seen, 1)).mean())
+
+
+def _signs(n: int, seed: int) -> np.ndarray:
+    """Return all ways to turn n signs, or random ones with the one seen among them."""
+    if 2**n <= MOST_ARRANGEMENTS:
+        return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(MOST_ARRANGEMENTS, n))
+    drawn[0] = 1.0
+    return drawn
+
+
+def _deals(total: int, n: int, seed: int) -> np.ndarray:
+    """Return all ways to choose n of `total`, or random ones with the one seen among them; ways x n."""
+    if comb(total, n) <= MOST_ARRANGEMENTS:
+        return np.array(list(combinations(range(total), n)))
+    rng = np.random.default_rng(seed)
+    drawn = np.argsort(rng.random((MOST_ARRANGEMENTS, total)), axis=1)[:, :n]
+    drawn[0] = np.arange(n)
+    return drawn
+
+
+def contrast_table(
+    measures: pd.DataFrame,
+    patients: Mapping[str, str],
+    conditions: Mapping[str, str],
+    levels: Sequence[str],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare every measure between two conditions.
+
+    Parameters
+    ----------
+    measures
+        Index: samples; a column each.
+    patients, conditions, levels, seed
+        See `compare`; without levels the table is empty.
+
+    Returns
+    -------
+    `COLUMNS`; q is Benjamini's and Hochberg's over the measures.
+    """
+    if len(levels) != 2:
+        return pd.DataFrame(columns=list(COLUMNS))
+    rows = [{"measure": name, **compare(measures[name], patients, conditions, levels, seed)} for name in measures]
+    table = pd.DataFrame(rows)
+    table["q"] = adjust(table["p"].to_numpy(dtype=float))
+    return table[list(COLUMNS)]
