@@ -13,6 +13,8 @@ from pathlib import Path
 
 ENVS = Path(__file__).resolve().parents[1] / "envs"
 PYTHON = "3.11"
+ALONE = ("peers",)
+"""Environments of benchmarks, whose packages ask for other versions than the workflow's."""
 PIN = re.compile(r"^(?P<pin>[A-Za-z0-9_.-]+(?:\[[^\]]+\])?==[^\s;]+)\s*(?:;\s*(?P<marker>[^\\]+?))?\s*\\?$")
 
 
@@ -60,7 +62,7 @@ def main() -> int:
     for source in sorted(ENVS.glob("*.in")):
         if source.stem in ("all", "uv"):
             continue
-        lock = compile_lock(source, "--constraint", whole.name)
+        lock = compile_lock(source, *([] if source.stem in ALONE else ["--constraint", whole.name]))
         source.with_suffix(".yaml").write_text(render_conda(lock), encoding="utf-8")
         print(f"{source.stem}: {len(pins(lock))} packages")
     return 0

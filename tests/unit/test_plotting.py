@@ -104,6 +104,26 @@ def test_categories_keep_their_order_and_colours():
     assert axes[0, 2].get_legend() is None
 
 
+def test_a_section_that_lacks_a_category_keeps_the_colours_of_the_others():
+    _, axes = plotting.new_figure(ncols=2)
+    names = ["L1", "L2", "L3"]
+    drawn = [
+        plotting.tissue(ax, grid(), pd.Series(pd.Categorical(values * 18, categories=names)), alpha=1)
+        for ax, values in zip(axes.flat, (["L1", "L3"], ["L2", "L3"]))
+    ]
+    of_third = {to_hex(discs.get_facecolor()[1]) for discs in drawn}
+    assert of_third == {plotting.category_colours(names)["L3"]}
+    assert legend_texts(axes[0, 1]) == ["L2", "L3"]
+
+
+def test_colours_of_a_study_do_not_depend_on_order_or_on_what_was_refused():
+    given = plotting.shared_colours(["vein", "10", "2", "artery", "vein", None])
+    assert list(given) == ["2", "10", "artery", "vein"]
+    assert given == plotting.category_colours(["2", "10", "artery", "vein"])
+    refused = plotting.shared_colours(["vein", "unknown", "artery", "2", float("nan"), "10"])
+    assert refused == given | {"unknown": plotting.UNLABELLED}
+
+
 def test_missing_numbers_are_grey_and_out_of_the_scale():
     values = np.arange(36.0)
     values[:3] = np.nan
@@ -231,3 +251,15 @@ print("matplotlib.pyplot" in sys.modules)
         [sys.executable, "-c", code], env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_type_has_one_colour_in_every_kind_of_picture():
+    """Labels on tissue, shares in spots and the assembled file agree, whatever a section holds."""
+    from histoweft.annotation.figures import label_colours
+    from histoweft.report.assemble import _colours
+
+    types = ["b_cell", "tumour", "vein"]
+    labels = label_colours(types)
+    assert {name: labels[name] for name in types} == plotting.shared_colours(types)
+    obs = pd.DataFrame({"cell_type": pd.Categorical(["vein", "unknown"], categories=[*types, "unknown"])})
+    assert _colours(obs)["cell_type_colors"] == [*(labels[name] for name in types), plotting.UNLABELLED]

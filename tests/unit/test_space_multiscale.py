@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from space_cases import LAYERS, write_section
 
+from histoweft import plotting
 from histoweft.errors import InputError
 from histoweft.metrics import adjusted_rand_index
 from histoweft.space import domain_figures, multiscale, views
@@ -95,6 +96,19 @@ def test_matched_colours_take_those_of_the_reference():
     assert found["4"] not in own.values()
 
 
+def test_colours_of_domains_and_labels_are_those_of_the_study():
+    numbers = pd.CategoricalDtype(["1", "2", "3"])
+    one = pd.DataFrame({"consensus": list("1122"), "leiden": list("3311")}, dtype=numbers)
+    two = pd.DataFrame({"consensus": list("333"), "leiden": list("222")}, dtype=numbers)
+    found = domain_figures.study_colours([one, two], {"L2", "WM", "L1", np.nan})
+    assert found["consensus"] == plotting.category_colours(["1", "2", "3"])
+    assert found["leiden"] == {
+        "3": found["consensus"]["1"], "1": found["consensus"]["2"], "2": found["consensus"]["3"]
+    }  # fmt: skip
+    assert found["label"] == plotting.category_colours(["L1", "L2", "WM"])
+    assert found == domain_figures.study_colours([two, one], ["WM", "L1", "L2"])
+
+
 def test_pictures_are_drawn(found, tmp_path):
     tissue, layer, scales = found
     place = Place(tissue.sections[0].xy, {"mpp": 1.0, "spot_diameter_um": 55.0})
@@ -106,7 +120,9 @@ def test_pictures_are_drawn(found, tmp_path):
     one = table["scale_6"]
     parts = {"consensus": one, "leiden": table["scale_18"], "semi": one, "confidence": np.linspace(0, 1, len(one))}
     truth = pd.Series(layer.astype(str))
-    domain_figures.domains_figure(place, pd.DataFrame(parts), truth, tmp_path / "domains.png")
+    parts = pd.DataFrame(parts)
+    shared = domain_figures.study_colours([parts], truth)
+    domain_figures.domains_figure(place, parts, truth, tmp_path / "domains.png", shared)
     domain_figures.niches_figure(place, one, pd.Categorical(layer), tmp_path / "niches.png")
     shares = pd.DataFrame([[0.5, 0.5]], index=["a"], columns=["1", "2"])
     profiles = pd.DataFrame(np.eye(2), index=["1", "2"], columns=["x", "y"])

@@ -129,6 +129,7 @@ rule interactions:
 
 rule space_figures:
     input:
+        unpack(named_types),
         filtered=rules.qc.output.filtered,
         svg=rules.svg.output.svg,
         neighbourhood=rules.neighbourhood.output.neighbourhood,
@@ -338,9 +339,10 @@ rule multiscale:
 
 rule domain_figures:
     input:
-        unpack(sample_groups),
-        filtered=rules.qc.output.filtered,
-        domains=f"{SAMPLE}/domains.parquet",
+        # Of all sections: a colour means the same in each.
+        unpack(niche_groups),
+        filtered=expand(rules.qc.output.filtered, sample=PLACED),
+        domains=of_placed("domains.parquet"),
         niches=f"{SAMPLE}/niches.parquet",
         scales=f"{SAMPLE}/scales.parquet",
         tree=rules.multiscale.output.tree,
@@ -358,9 +360,10 @@ rule domain_figures:
         env("space")
     threads: 1
     resources:
-        mem_mb=memory(1500, 1),
+        mem_mb=memory(2000, 0.2),
         runtime=30,
     params:
+        samples=list(PLACED),
         labels=SPACE["labels"],
         library=library("space/domain_figures"),
     message:

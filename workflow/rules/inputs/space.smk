@@ -17,6 +17,11 @@ def space_labels_input(wildcards):
     return {"labels": found[0]} if found else {}
 
 
+def named_types(wildcards):
+    """Return the cell types of a section where groups are types; its table names those of all sections."""
+    return space_labels_input(wildcards) if SPACE["labels"] == "annotation" else {}
+
+
 def space_statistics():
     """Return what the target asks of this stage."""
     if not PLACED:
@@ -39,11 +44,6 @@ def niche_groups(wildcards):
     """Return where the groups of all placed sections come from."""
     tables = [path for sample in PLACED for path in space_labels(SimpleNamespace(sample=sample))]
     return joint_groups() or ({"labels": tables} if tables else {})
-
-
-def sample_groups(wildcards):
-    """Return where the groups of one section come from, for its pictures."""
-    return joint_groups() or space_labels_input(wildcards)
 
 
 def of_placed(name):

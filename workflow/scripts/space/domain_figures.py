@@ -10,17 +10,24 @@ def main(job):
     from histoweft.io import CountsFile, read_table
     from histoweft.space import domain_figures, figures, niches
 
-    sample = job.wildcards.sample
-    with CountsFile(job.input.filtered) as counts:
+    sample, samples = job.wildcards.sample, job.params.samples
+    filtered = dict(zip(samples, job.input.filtered, strict=True))
+    groups = niches.read_groups(
+        job.params.labels, filtered, dict(zip(samples, job.input.get("labels", []))), job.input.get("joint")
+    )
+    labels = set()
+    for path in filtered.values():
+        with CountsFile(path) as counts:
+            labels |= set(counts.obs().get("label", []))
+    shared = domain_figures.study_colours([read_table(path) for path in job.input.domains], labels)
+    with CountsFile(filtered[sample]) as counts:
         place = figures.read_place(counts, job.input.get("image"))
         barcodes, obs = counts.obs_names, counts.obs()
-    table = job.input.get("labels")
-    tables = {sample: table} if table else {}
-    groups = niches.read_groups(job.params.labels, {sample: job.input.filtered}, tables, job.input.get("joint"))
+    domains = read_table(job.input.domains[samples.index(sample)], barcodes)
     tree = pd.read_csv(job.input.tree, sep="\t", dtype={"fine_domain": str, "coarse_domain": str})
     persistence = pd.read_csv(job.input.persistence, sep="\t", dtype={"domain": str})
     colours = domain_figures.scale_colours(tree, persistence)
-    domain_figures.domains_figure(place, read_table(job.input.domains, barcodes), obs.get("label"), job.output.domains)
+    domain_figures.domains_figure(place, domains, obs.get("label"), job.output.domains, shared)
     domain_figures.niches_figure(
         place, read_table(job.input.niches, barcodes)["niche"], groups[sample], job.output.niches
     )

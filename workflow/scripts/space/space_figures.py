@@ -21,7 +21,8 @@ def main(job):
         barcodes = counts.obs_names
     figures.genes_figure(place, shown, genes, job.output.genes)
     figures.enrichment_figure(pd.read_parquet(job.input.neighbourhood), job.output.neighbourhood)
-    figures.cooccurrence_figure(pd.read_parquet(job.input.cooccurrence), job.output.cooccurrence, in_um)
+    types = read_table(job.input.labels)["label"].cat.categories if "labels" in job.input.keys() else []
+    figures.cooccurrence_figure(pd.read_parquet(job.input.cooccurrence), job.output.cooccurrence, in_um, types)
     figures.interactions_figure(pd.read_parquet(job.input.interactions), job.output.interactions)
     local, spatial = read_table(job.input.local, barcodes), pd.read_parquet(job.input.spatial)
     figures.colocation_figure(place, local, spatial, job.output.spatial)

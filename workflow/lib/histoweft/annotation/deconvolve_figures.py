@@ -53,7 +53,7 @@ def proportions_figure(
     for ax in axes.flat[2 + len(shown) :]:
         ax.set_axis_off()
     first = commonest(table)
-    colours = plotting.category_colours(types)
+    colours = plotting.shared_colours(types)
     plotting.tissue(axes.flat[0], xy, first, title=f"{sample}: commonest type", colours=colours, legend=False, **place)
     _legend_below(axes.flat[0], {name: colours[name] for name in shown if (first == name).any()})
     flagged = np.where(table["missing_type"], _FLAGGED, _EXPLAINED)

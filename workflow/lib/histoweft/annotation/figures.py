@@ -22,7 +22,7 @@ MOST_GENES = 60
 
 def label_colours(types: Sequence[str]) -> dict[str, str]:
     """Give each type a colour, the same in every sample; `UNKNOWN` is grey."""
-    return {**plotting.category_colours(types), UNKNOWN: plotting.UNLABELLED}
+    return plotting.shared_colours([*types, UNKNOWN])
 
 
 def sample_figure(

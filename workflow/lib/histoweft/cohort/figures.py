@@ -15,7 +15,7 @@ from histoweft.cohort import performance
 from histoweft.cohort.contrasts import Groups
 from histoweft.cohort.prediction import FLOOR, Prediction, Task, score_groups
 from histoweft.cohort.targets import EVIDENCE
-from histoweft.plotting import category_colours, category_legend, new_figure, save, tissue
+from histoweft.plotting import category_legend, new_figure, save, shared_colours, tissue
 
 FIRST, SECOND, GREY = "#0072b2", "#d55e00", "#8a8a8a"
 _MOST_BARS = 60
@@ -151,7 +151,7 @@ def composition_figure(
         ax.set_yticks(range(len(names)), names, fontsize=8)
         fig.colorbar(drawn, ax=ax, shrink=0.7, label="standardised score")
     else:
-        colours, bottom = category_colours(names), np.zeros(len(rows))
+        colours, bottom = shared_colours(names), np.zeros(len(rows))
         for name, column in zip(names, columns):
             ax.bar(range(len(rows)), values[column], bottom=bottom, color=colours[name], width=0.85)
             bottom += values[column].fillna(0).to_numpy()

@@ -188,14 +188,16 @@ def _neighbours(neighbours: int) -> dict[str, Any]:
 
 def _colours(obs: pd.DataFrame) -> dict[str, list[str]]:
     """Return the colours of each categorical column that figures show, so that every figure agrees."""
-    from histoweft.plotting import category_colours
+    from histoweft.plotting import UNLABELLED, shared_colours
 
-    shown = [column for column in obs if column in _COLOURED or str(column).startswith("leiden")]
-    return {
-        f"{column}_colors": list(category_colours(list(obs[column].cat.categories)).values())
-        for column in shown
-        if isinstance(obs[column].dtype, pd.CategoricalDtype)
-    }
+    found = {}
+    for column in obs:
+        shown = column in _COLOURED or str(column).startswith("leiden")
+        if shown and isinstance(obs[column].dtype, pd.CategoricalDtype):
+            names = obs[column].cat.categories
+            colours = shared_colours(names)
+            found[f"{column}_colors"] = [colours.get(str(name), UNLABELLED) for name in names]
+    return found
 
 
 def spatial_slot(image: str | os.PathLike, about: dict[str, Any], xy: np.ndarray) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from histoweft.plotting import category_colours, new_figure, save, tissue
+from histoweft.plotting import category_colours, new_figure, save, shared_colours, tissue
 from histoweft.space.figures import Place
 
 _TITLES = {"consensus": "consensus", "leiden": "floor: Leiden", "smoothed_pca": "floor: smoothed PCs + k-means"}
@@ -47,7 +47,34 @@ def matched_colours(table: pd.DataFrame, reference: str, column: str) -> dict[st
     return {str(name): found.get(str(name)) or next(free) for name in counts.index}
 
 
-def domains_figure(place: Place, table: pd.DataFrame, truth: pd.Series | None, out: str | os.PathLike) -> None:
+def study_colours(tables: Sequence[pd.DataFrame], labels: Iterable[object]) -> dict[str, dict[str, str]]:
+    """Choose the colours of every panel of `domains_figure` from all sections, so that they mean the same in each.
+
+    Parameters
+    ----------
+    tables
+        Of `histoweft.space.domains.domain_tables`, one a section.
+    labels
+        Expert labels of all sections.
+
+    Returns
+    -------
+    Column to category to colour; ``label`` for expert labels.
+    """
+    pooled = pd.concat(tables, ignore_index=True)
+    found = {name: matched_colours(pooled, "consensus", name) for name in _TITLES if name in pooled}
+    given = pooled["semi"].dropna().unique() if "semi" in pooled else []
+    named = shared_colours([*labels, *given])
+    return found | {"label": named, "semi": named}
+
+
+def domains_figure(
+    place: Place,
+    table: pd.DataFrame,
+    truth: pd.Series | None,
+    out: str | os.PathLike,
+    colours: Mapping[str, Mapping[str, str]],
+) -> None:
     """Show the domains of each method on the tissue, the confidence of the consensus, and expert labels.
 
     Parameters
@@ -60,28 +87,31 @@ def domains_figure(place: Place, table: pd.DataFrame, truth: pd.Series | None, o
         Expert labels in the same order, or None.
     out
         Picture to write.
+    colours
+        Of `study_colours`.
     """
     methods = [name for name in _TITLES if name in table]
     panels = len(methods) + 1 + (truth is not None) + ("semi" in table)
     fig, axes = _grid(panels)
     queue = iter(axes)
     if truth is not None:
-        tissue(next(queue), place.xy, truth, title="expert labels", **place.options)
+        tissue(next(queue), place.xy, truth, colours=colours["label"], title="expert labels", **place.options)
     for name in methods:
-        colours = matched_colours(table, "consensus", name)
-        tissue(next(queue), place.xy, table[name], colours=colours, title=_TITLES[name], **place.options)
+        tissue(next(queue), place.xy, table[name], colours=colours[name], title=_TITLES[name], **place.options)
     if "semi" in table:
-        tissue(next(queue), place.xy, table["semi"], title="spread from the given labels", **place.options)
+        title = "spread from the given labels"
+        tissue(next(queue), place.xy, table["semi"], colours=colours["semi"], title=title, **place.options)
     confidence = table["confidence"]
     tissue(next(queue), place.xy, confidence, vmin=0, vmax=1, title="share of votes (consensus)", **place.options)
     save(fig, out)
 
 
 def niches_figure(place: Place, niches: pd.Series, groups: pd.Categorical, out: str | os.PathLike) -> None:
-    """Show niches on the tissue beside the groups they are made of."""
+    """Show niches on the tissue beside the groups they are made of, whose categories are those of all sections."""
     fig, axes = _grid(2)
     tissue(axes[0], place.xy, niches, title="niches", **place.options)
-    tissue(axes[1], place.xy, pd.Series(groups), title="groups", **place.options)
+    colours = shared_colours(groups.categories)
+    tissue(axes[1], place.xy, pd.Series(groups), colours=colours, title="groups", **place.options)
     save(fig, out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from histoweft.io import CountsFile
-from histoweft.plotting import category_colours, new_figure, save, tissue
+from histoweft.plotting import new_figure, save, shared_colours, tissue
 
 IMAGE_PX = 2_000
 """Longest side of the image under the spots."""
@@ -130,7 +131,9 @@ def enrichment_figure(table: pd.DataFrame, out: str | os.PathLike) -> None:
     save(fig, out)
 
 
-def cooccurrence_figure(table: pd.DataFrame, out: str | os.PathLike, in_um: bool = True) -> None:
+def cooccurrence_figure(
+    table: pd.DataFrame, out: str | os.PathLike, in_um: bool = True, groups: Iterable[str] = ()
+) -> None:
     """Draw, for each group, how much more often every group is met at some distance from it.
 
     Parameters
@@ -141,10 +144,12 @@ def cooccurrence_figure(table: pd.DataFrame, out: str | os.PathLike, in_um: bool
         Picture to write.
     in_um
         Whether distances are in um.
+    groups
+        Groups of all sections where they mean the same in each, so that a colour does too.
     """
     sizes = table.drop_duplicates("a").set_index("a")["n_a"]
     shown = [name for name in sizes.index if name in set(sizes.nlargest(_MOST_GROUPS).index)]
-    colours = category_colours(list(sizes.index))
+    colours = shared_colours([*sizes.index, *groups])
     columns = min(4, len(shown))
     fig, axes = new_figure(columns, math.ceil(len(shown) / columns), panel=(3.2, 2.6))
     for ax in axes.flat[len(shown) :]:

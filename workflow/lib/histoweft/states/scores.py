@@ -12,7 +12,6 @@ import scipy.sparse as sp
 from histoweft.io import CountsFile
 from histoweft.normalise import normalise, row_sums
 
-METHODS = ("ulm", "aucell")
 TOP_SHARE = 0.05
 """Share of the genes whose ranks AUCell looks at."""
 
