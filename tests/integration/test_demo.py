@@ -1,5 +1,6 @@
 """The demo, end to end: its outputs against its planted truth, and what runs again when something changes."""
 
+import hashlib
 import json
 import re
 import zipfile
@@ -119,6 +120,66 @@ def test_the_atlas_is_scored_beside_its_floors_on_blocks_and_at_random(results):
     assert {"floor:pca", "floor:knn", "floor:ridge"} <= set(metrics["method"])
     verdict = json.loads((results / "atlas" / "verdict.json").read_text())
     assert verdict["texts"]
+
+
+@pytest.mark.parametrize("sample", ["P1_pre", "P2_pre"])
+def test_tumour_spots_are_ordered_along_the_planted_gradient(results, truth, sample):
+    fates = pd.read_parquet(results / "samples" / sample / "fates.parquet").set_index("barcode")
+    ordered = fates["pseudotime"].notna()
+    planted = truth[sample].loc[fates.index[ordered], "pseudotime"]
+    assert fates.loc[ordered, "pseudotime"].corr(planted, method="spearman") > 0.3
+    probabilities = fates.loc[ordered].filter(regex="^fate_(?!entropy)")
+    assert probabilities.shape[1] == 2
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
+    assert len(set(fates["terminal"]) - {""}) == 2
+    metrics = pd.read_csv(results / "trajectory" / "metrics.tsv", sep="\t")
+    assert metrics["method"].str.startswith("floor:").any()
+
+
+def test_planted_persisters_are_found_above_their_floors(results, truth):
+    metrics = pd.read_csv(results / "states" / "metrics.tsv", sep="\t")
+    persister = metrics[
+        (metrics["task"] == "persister") & (metrics["metric"] == "auroc") & (metrics["sample"] == "all")
+    ]
+    auroc = persister.set_index("method")["value"]
+    ours = auroc[~auroc.index.str.startswith("floor:")].max()
+    assert ours > 0.95
+    assert ours > auroc[auroc.index.str.startswith("floor:")].max()
+    for sample in SAMPLES:
+        found = pd.read_parquet(results / "samples" / sample / "states.parquet").set_index("barcode")
+        planted = truth[sample].loc[found.index, "persister_fraction"] > 0
+        called = found["persister"].astype(bool)
+        assert called.sum() == 0 or planted[called].mean() > 0.6, sample
+    said = json.loads((results / "states" / "verdict.json").read_text())
+    assert "no test" in " ".join([*said["texts"], *said["warnings"]])
+
+
+def test_two_patients_are_compared_without_a_p_value(results):
+    features = pd.read_parquet(results / "cohort" / "features.parquet")
+    assert set(features["patient"] if "patient" in features else features.index) == {"P1", "P2"}
+    said = json.loads((results / "cohort" / "verdict.json").read_text())
+    assert "2 patients" in " ".join([*said["texts"], *said["warnings"]])
+    columns = pd.read_csv(results / "cohort" / "columns.tsv", sep="\t")
+    assert len(columns) > 50
+    assert not pd.read_parquet(results / "cohort" / "targets.parquet")["called"].any()
+
+
+def test_the_explorer_has_every_sample_and_its_genes(results):
+    folder = results / "explorer"
+    assert (folder / "index.html").is_file()
+    listed = (folder / "data" / "study.js").read_text(encoding="utf-8")
+    for sample in SAMPLES:
+        assert f'"{sample}"' in listed
+        assert len(list((folder / "data" / sample).rglob("*.js"))) > 3
+
+
+def test_the_crate_names_every_output_with_its_digest(results):
+    rocrate = pytest.importorskip("rocrate.rocrate")
+    crate = rocrate.ROCrate(str(results))
+    files = {entity.id: entity for entity in crate.get_by_type("File")}
+    for name in ("metrics.tsv", "samples/P1_pre/P1_pre.h5ad", "report/index.html"):
+        digest = hashlib.sha256((results / name).read_bytes()).hexdigest()
+        assert files[name]["sha256"] == digest
 
 
 def test_metrics_are_one_tidy_table(results):
