@@ -588,6 +588,22 @@ def refused_again(tmp_path, path, **options):
     return refused(tmp_path, path, **options)
 
 
+def test_mirrored_halves_are_not_held_out(tmp_path):
+    table = tmp_path / "table.tsv"
+    table.write_text("gene\tpath\n")
+    options = {
+        "input": str(table),
+        "genes": "",
+        "positions": "",
+        "annotation": "",
+        "structures": "",
+        "midline": "middle",
+    }
+    both = options | {"mirror": True, "protocols": ["block", "hemisphere"]}
+    assert "hemisphere among atlas.protocols" in str(sources.discover(both, "results/x")[1].items)
+    assert "hemisphere" not in str(sources.discover(both | {"mirror": False}, "results/x")[1].items)
+
+
 def test_mirror_needs_planes(tmp_path, grid, given):
     np.save(tmp_path / "e.npy", grid[0])
     assert "names no planes of section" in refused(tmp_path, tmp_path / "e.npy", mirror=True, min_valid=0.5, **given)

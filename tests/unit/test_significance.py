@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from histoweft import significance
 from histoweft.significance import adjust, cauchy, two_sided, upper_tail
 
 
@@ -36,3 +37,18 @@ def test_two_sided_doubles_the_smaller_tail():
 def test_cauchy_combination_of_equal_values_is_that_value():
     p = np.full((7, 4), 0.03)
     assert np.asarray(cauchy(p)).ravel() == pytest.approx(0.03, rel=1e-6)
+
+
+def test_arrangements_are_all_counted_or_many_drawn():
+    assert significance.all_deals(40, 20, 0).shape == (significance.MOST_ARRANGEMENTS, 20)
+    assert all(len(set(row)) == 20 for row in significance.all_deals(40, 20, 0)[:50])
+    assert len(significance.all_deals(6, 2, 0)) == 15
+    assert significance.all_signs(30, 0).shape == (significance.MOST_ARRANGEMENTS, 30)
+    assert len(np.unique(significance.all_signs(5, 0), axis=0)) == 32
+
+
+def test_p_values_of_arrangements_are_counted_exactly():
+    a, b = np.array([0.0, 1, 2]), np.array([5.0, 6, 7])
+    assert significance.rearranged(a, b, paired=False, seed=0) == 2 / 20
+    assert significance.rearranged(a, b, paired=True, seed=0) == 2 / 8
+    assert significance.rearranged(a, a, paired=False, seed=0) == 1

@@ -126,12 +126,6 @@ def test_the_null_is_held():
     assert np.mean(np.array(found) <= 0.1) < 0.16
 
 
-def test_many_patients_are_drawn_not_counted():
-    assert niches._deals(40, 20, 0).shape == (niches.MOST_ARRANGEMENTS, 40)
-    assert (niches._deals(40, 20, 0).sum(axis=1) == 20).all()
-    assert niches._signs(30, 0).shape == (niches.MOST_ARRANGEMENTS, 30)
-
-
 def test_one_condition_says_so():
     shares, patients, conditions = cohort([0.1, 0.2], [0.3, 0.4], paired=False)
     table, notes = niches.compare_conditions(shares, patients, dict.fromkeys(conditions, "x"))

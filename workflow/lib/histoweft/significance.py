@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import comb
+
 import numpy as np
 
 SMALLEST = 1e-300
 """P-values below this are given as this, so that their logarithm stays finite."""
+
+MOST_ARRANGEMENTS = 20_000
+"""Above this many ways to arrange patients, as many random ones are tried."""
 
 _NORMAL_SKEW = 1e-4
 
@@ -93,3 +99,50 @@ def cauchy(p_values: np.ndarray, axis: int = 0) -> np.ndarray:
     mean = scores.mean(axis=axis)
     combined = np.where(mean > 1e15, 1 / (np.maximum(mean, 1) * np.pi), 0.5 - np.arctan(mean) / np.pi)
     return np.clip(combined, SMALLEST, 1)
+
+
+def rearranged(a: np.ndarray, b: np.ndarray, paired: bool, seed: int) -> float:
+    """Return the p-value of a difference of means, two-sided, by arranging the observations anew.
+
+    Parameters
+    ----------
+    a, b
+        Values of two groups, such as a number of each patient; the same length where paired.
+    paired
+        Whether the two values of a patient are swapped (the signs of the differences turned), or patients dealt to the
+        groups anew.
+    seed
+        Of the draw, where there are more than `MOST_ARRANGEMENTS` ways.
+
+    Returns
+    -------
+    Share of all arrangements whose difference is at least as large as the one seen, that one among them.
+    """
+    if paired:
+        gaps = b - a
+        drawn, seen = np.abs(all_signs(len(gaps), seed) @ gaps) / len(gaps), abs(gaps.mean())
+    else:
+        pooled = np.concatenate([a, b])
+        sums = pooled[all_deals(len(pooled), len(a), seed)].sum(axis=1)
+        drawn = np.abs((pooled.sum() - sums) / len(b) - sums / len(a))
+        seen = abs(b.mean() - a.mean())
+    return float((drawn >= seen - 1e-12 * max(seen, 1)).mean())
+
+
+def all_signs(n: int, seed: int) -> np.ndarray:
+    """Return all ways to turn n signs, or random ones with the one seen among them; ways x n."""
+    if 2**n <= MOST_ARRANGEMENTS:
+        return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(MOST_ARRANGEMENTS, n))
+    drawn[0] = 1.0
+    return drawn
+
+
+def all_deals(total: int, n: int, seed: int) -> np.ndarray:
+    """Return all ways to choose n of `total`, or random ones with the one seen among them; ways x n."""
+    if comb(total, n) <= MOST_ARRANGEMENTS:
+        return np.array(list(combinations(range(total), n)))
+    rng = np.random.default_rng(seed)
+    drawn = np.argsort(rng.random((MOST_ARRANGEMENTS, total)), axis=1)[:, :n]
+    drawn[0] = np.arange(n)
+    return drawn

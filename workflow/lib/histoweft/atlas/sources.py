@@ -147,6 +147,9 @@ def _check_meaning(config: Mapping[str, object], own: str, faults: Faults) -> No
         faults.add("config: atlas.midline", midline, "middle, a number of voxels, or null")
     if config["mirror"] and midline is None:
         faults.add("config: atlas.mirror", "true", "false, where atlas.midline is null")
+    if config["mirror"] and "hemisphere" in config.get("protocols", ()):
+        hint = "Voxels filled in from the other half would be held out on one side and trained on on the other."
+        faults.add("config: atlas.mirror", "true, with hemisphere among atlas.protocols", "one of the two", hint)
     if Path(str(config["input"])).is_relative_to(Path(own, SIMULATED)):
         for role in ("annotation", "structures"):
             if not config[role]:

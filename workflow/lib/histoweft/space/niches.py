@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from histoweft.errors import InputError
 from histoweft.graph.leiden import by_size
 from histoweft.io import CountsFile, read_table
-from histoweft.significance import adjust
+from histoweft.significance import adjust, rearranged
 from histoweft.space.domains import agreements, even_out, vote
 from histoweft.space.values import one_hot, read_labels
 from histoweft.space.views import averaging, draw_rows
@@ -25,9 +25,6 @@ MOST_NICHES = 12
 
 RUNS = 6
 """k-means runs of each number of niches; they vote, and their agreement is the stability."""
-
-MOST_ARRANGEMENTS = 20_000
-"""Up to so many ways to deal conditions to patients all are counted; above, so many are drawn."""
 
 TABLE_COLUMNS = (
     "niche", "first", "second", "share_first", "share_second", "log2_ratio", "n_first", "n_second", "p", "q",
@@ -275,45 +272,8 @@ def _compare_two(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> tuple[dic
             "log2_ratio": float(np.log2((y.mean() + _TINY) / (x.mean() + _TINY))),
             "n_first": len(x),
             "n_second": len(y),
-            "p": _exact(a[niche].to_numpy(), b[niche].to_numpy(), both, seed) if testable else np.nan,
+            "p": rearranged(a[niche].to_numpy(), b[niche].to_numpy(), both, seed) if testable else np.nan,
             "q": np.nan,
             "smallest_p": smallest,
         }
     return found, note
-
-
-def _exact(a: np.ndarray, b: np.ndarray, paired: bool, seed: int) -> float:
-    """Share of all arrangements whose difference is at least as large as the one seen."""
-    if paired:
-        gaps = b - a
-        signs = _signs(len(gaps), seed)
-        seen, drawn = abs(gaps.mean()), np.abs(signs @ gaps) / len(gaps)
-    else:
-        pooled, n = np.concatenate([a, b]), len(a)
-        chosen = _deals(len(pooled), n, seed)
-        sums = chosen @ pooled
-        drawn = np.abs((pooled.sum() - sums) / len(b) - sums / n)
-        seen = abs(b.mean() - a.mean())
-    return float((drawn >= seen - 1e-12).mean())
-
-
-def _signs(n: int, seed: int) -> np.ndarray:
-    """Return all ways to turn n signs, or `MOST_ARRANGEMENTS` random ones with the one seen among them."""
-    if 2**n <= MOST_ARRANGEMENTS:
-        return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(MOST_ARRANGEMENTS, n))
-    drawn[0] = 1.0
-    return drawn
-
-
-def _deals(total: int, n: int, seed: int) -> np.ndarray:
-    """Return all ways to choose n of `total` (rows of zeros and ones), or random ones with the one seen among them."""
-    if comb(total, n) <= MOST_ARRANGEMENTS:
-        chosen = np.array(list(combinations(range(total), n)))
-    else:
-        rng = np.random.default_rng(seed)
-        chosen = np.array([rng.permutation(total)[:n] for _ in range(MOST_ARRANGEMENTS)])
-        chosen[0] = np.arange(n)
-    table = np.zeros((len(chosen), total))
-    np.put_along_axis(table, chosen, 1.0, axis=1)
-    return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from math import comb
 from typing import Any
 
@@ -11,11 +10,9 @@ import numpy as np
 import pandas as pd
 
 from histoweft.errors import InputError, nearest
-from histoweft.significance import adjust
+from histoweft.significance import adjust, rearranged
 
 ALPHA = 0.05
-MOST_ARRANGEMENTS = 20_000
-"""Up to so many ways to deal conditions to patients all are counted; above, so many are drawn."""
 
 COLUMNS = (
     "measure", "first", "second", "mean_first", "mean_second", "effect", "low", "high", "p", "q", "smallest_p",
@@ -72,8 +69,8 @@ def compare(
     Returns
     -------
     `COLUMNS` without measure and q. effect is second minus first, low and high its 95 % interval by Student's (paired)
-    or Welch's t; p, two-sided, is exact or by `MOST_ARRANGEMENTS` draws, and NaN where even the clearest difference
-    could not reach 0.05.
+    or Welch's t; p, two-sided, is that of `significance.rearranged`, and NaN where even the clearest difference could not
+    reach 0.05.
 
     Notes
     -----
@@ -103,7 +100,7 @@ def compare(
     }
     found["low"], found["high"] = _interval(a.to_numpy(), b.to_numpy(), chosen)
     testable = smallest[chosen] <= ALPHA
-    found["p"] = _permutation(a.to_numpy(), b.to_numpy(), chosen, seed) if testable else np.nan
+    found["p"] = rearranged(a.to_numpy(), b.to_numpy(), chosen == "paired", seed) if testable else np.nan
     found["note"] = (
         "" if testable else f"no test possible: the smallest p so few patients can give is {smallest[chosen]:.2g}"
     )
@@ -143,38 +140,6 @@ def _interval(a: np.ndarray, b: np.ndarray, design: str) -> tuple[float, float]:
         df = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1)) if u + v > 0 else 1.0
     reach = float(t.ppf(0.975, df) * error)
     return float(effect - reach), float(effect + reach)
-
-
-def _permutation(a: np.ndarray, b: np.ndarray, design: str, seed: int) -> float:
-    """Return the share of all arrangements whose difference is at least as large as the one seen."""
-    if design == "paired":
-        gaps = b - a
-        drawn, seen = np.abs(_signs(len(gaps), seed) @ gaps) / len(gaps), abs(gaps.mean())
-    else:
-        pooled = np.concatenate([a, b])
-        sums = pooled[_deals(len(pooled), len(a), seed)].sum(axis=1)
-        drawn = np.abs((pooled.sum() - sums) / len(b) - sums / len(a))
-        seen = abs(b.mean() - a.mean())
-    return float((drawn >= seen - 1e-12 * max(seen, 1)).mean())
-
-
-def _signs(n: int, seed: int) -> np.ndarray:
-    """Return all ways to turn n signs, or random ones with the one seen among them."""
-    if 2**n <= MOST_ARRANGEMENTS:
-        return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(MOST_ARRANGEMENTS, n))
-    drawn[0] = 1.0
-    return drawn
-
-
-def _deals(total: int, n: int, seed: int) -> np.ndarray:
-    """Return all ways to choose n of `total`, or random ones with the one seen among them; ways x n."""
-    if comb(total, n) <= MOST_ARRANGEMENTS:
-        return np.array(list(combinations(range(total), n)))
-    rng = np.random.default_rng(seed)
-    drawn = np.argsort(rng.random((MOST_ARRANGEMENTS, total)), axis=1)[:, :n]
-    drawn[0] = np.arange(n)
-    return drawn
 
 
 def contrast_table(
