@@ -393,3 +393,26 @@ def test_the_fate_of_persister_cells_is_the_one_they_have_more():
     assert gather.persister_fate({"states": states, "fates": fates}) == "B"
     assert gather.persister_fate({"states": states.assign(persister=False), "fates": fates}) == ""
     assert gather.persister_fate({"fates": fates}) == ""
+
+
+def section_with(**values):
+    made = features.Section()
+    for name, value in values.items():
+        prefix, rest = name.split("_", 1)
+        made.add(prefix, {rest.replace("_", " "): value}, "stage", "file", "how")
+    return made
+
+
+def test_measures_that_differ_between_sections_are_left_out():
+    """Transitional by fates in one section and by neighbours in another; ends numbered within their section."""
+    sections = {
+        "a": section_with(state_transitional=0.3, fate_tumour=0.5, fate_entropy=0.2),
+        "b": section_with(state_transitional=0),
+    }
+    assert features.drop_incomparable(sections) == ["state:transitional"]
+    assert sections["a"].values == {"fate:tumour": 0.5, "fate:entropy": 0.2}
+    assert "state:transitional" not in sections["b"].sources
+    both = {s: section_with(state_transitional=0.3, fate_tumour=0.5, fate_tumour_2=0.5, fate_Beta=0.1) for s in "ab"}
+    assert features.drop_incomparable(both) == ["fate:tumour", "fate:tumour 2"]
+    assert set(both["b"].values) == {"state:transitional", "fate:Beta"}
+    assert features.drop_incomparable({"a": section_with(state_transitional=0.1)}) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,11 @@ class Section:
 
     values: dict[str, float] = field(default_factory=dict)
     sources: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+
+    def drop(self, column: str) -> None:
+        """Leave a column out."""
+        self.values.pop(column, None)
+        self.sources.pop(column, None)
 
     def add(self, prefix: str, values: Mapping[str, float], stage: str, file: str, how: str) -> None:
         """Take in values under ``prefix:name``."""
@@ -74,6 +80,24 @@ def of_section(tables: Mapping[str, object], patterns: Sequence, comparable: boo
         values = {c.removeprefix("fate_"): fates[c].mean() for c in wanted}
         section.add("fate", values, "trajectory", "fates.parquet", "mean over barcodes")
     return section
+
+
+def drop_incomparable(sections: Mapping[str, Section]) -> list[str]:
+    """Leave out what does not mean the same in every section; return the columns left out.
+
+    A barcode is transitional by its fates where there are any and by its neighbours elsewhere: two measures. An end
+    with a number (``tumour 2``) is named within its section, and is another one in the next.
+    """
+    fated = [section for section in sections.values() if any(column.startswith("fate:") for column in section.values)]
+    unlike = {"state:transitional"} if 0 < len(fated) < len(sections) else set()
+    if len(fated) > 1:
+        numbered = {name for section in fated for name in section.values if re.fullmatch(r"fate:.* \d+", name)}
+        unlike |= numbered | {name.rsplit(" ", 1)[0] for name in numbered}
+    left_out = sorted(unlike & {column for section in sections.values() for column in section.values})
+    for section in sections.values():
+        for column in left_out:
+            section.drop(column)
+    return left_out
 
 
 def _composition(section: Section, tables: Mapping[str, object], patterns: Sequence) -> None:

@@ -95,6 +95,7 @@ def gather(files: Mapping[str, Mapping[str, str]], about: pd.DataFrame, patterns
         places.add(whole)
         for (kind, group), difference in mean_differences(local).items():
             places.add_difference(kind, group, difference)
+    features.drop_incomparable(sections)
     table, columns = features.by_patient(sections, about, spots)
     return Gathered(table, columns, pseudobulk.matrix({row: sums[row] for row in table.index}), places.table())
 

@@ -69,8 +69,8 @@ def compare(
     Returns
     -------
     `COLUMNS` without measure and q. effect is second minus first, low and high its 95 % interval by Student's (paired)
-    or Welch's t; p, two-sided, is that of `significance.rearranged`, and NaN where even the clearest difference could not
-    reach 0.05.
+    or Welch's t; p, two-sided, is that of `significance.rearranged`, and NaN where even the clearest difference could
+    not reach 0.05.
 
     Notes
     -----
