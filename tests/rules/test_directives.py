@@ -3,20 +3,28 @@
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+PEERS = {"domains": "spagcn", "deconvolution": "flashdeconv", "annotation": "celltypist"}
 
 
 @pytest.fixture(scope="module")
 def workflow(repo):
-    """Return the parsed demo workflow."""
+    """Return the parsed demo workflow, with a method submitted to every stage that takes one."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
-    from snakemake.settings.types import OutputSettings, ResourceSettings
+    from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
     before = Path.cwd()
+    folder = repo / "benchmarks" / "peers"
+    submitted = [{"stage": stage, "name": name, "file": str(folder / f"{name}.py")} for stage, name in PEERS.items()]
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-        made = api.workflow(ResourceSettings(cores=1), snakefile=repo / "Snakefile", workdir=repo)
+        made = api.workflow(
+            ResourceSettings(cores=1), ConfigSettings(config={"submissions": submitted}),
+            snakefile=repo / "Snakefile", workdir=repo,
+        )  # fmt: skip
         yield made._workflow  # parsed when asked for
     os.chdir(before)
 
@@ -24,6 +32,7 @@ def workflow(repo):
 @pytest.fixture(scope="module")
 def rules(workflow):
     found = [rule for rule in workflow.rules if rule.output]  # the others are targets
+    assert {f"submit_{stage}" for stage in PEERS} <= {rule.name for rule in found}
     assert len(found) > 15
     return found
 
@@ -48,7 +57,10 @@ def test_benchmarks_are_json_lines(rules):
 
 def test_conda_environment_exists(rules):
     def problem(rule):
-        path = str(rule.conda_env.file if hasattr(rule.conda_env, "file") else rule.conda_env)
+        environment = rule.conda_env
+        if callable(environment):
+            environment = environment(SimpleNamespace(submission=PEERS[rule.name.removeprefix("submit_")]))
+        path = str(environment.file if hasattr(environment, "file") else environment)
         files = [Path(path.replace("{environment}", name)) for name in ("ingest", "report")]
         return "" if rule.conda_env and all(file.is_file() for file in files) else f"conda: {rule.conda_env}"
 
@@ -131,3 +143,27 @@ def test_figures_and_tables_are_in_the_report_with_caption_category_and_labels(r
 
 def test_sample_wildcards_are_the_samples(workflow):
     assert workflow.modifier.wildcard_constraints["sample"] == "P1_pre|P1_post|P2_pre|P2_post"
+
+
+def test_every_figure_of_a_page_is_traced_to_its_rule_its_log_and_a_table_that_a_rule_makes(workflow, rules):
+    names, study = workflow.globals, workflow.globals["study"]
+    sample = next(iter(study.samples))
+    shown = [
+        parts["figures"]
+        for stages in (names["study_stages"](), names["sample_stages"](sample))
+        for parts in stages.values()
+    ]
+    figures = [path for pairs in shown for path, _ in pairs]
+    assert len(figures) > 20
+    outputs = [output for rule in rules for output in rule.output]
+    traced = names["sources"](figures)
+    assert set(traced) == set(figures)
+    for path, source in traced.items():
+        assert source["log"].endswith(f"/{source['rule']}.log"), path
+        assert "{" not in source["log"], path
+        assert (sample in source["log"]) == (sample in path), path
+    tables = [source["table"] for source in traced.values() if source["table"]]
+    assert len(tables) > 0.7 * len(figures)
+    assert not [table for table in tables if not any(output.match(table) for output in outputs)]
+    drawn = {Path(output).stem for output in outputs if str(output).endswith(".png")}
+    assert set(names["FIGURES_OF_SAMPLE"]) <= drawn

@@ -10,38 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from report_cases import CONFIG, EVIL, VARIABLE, G, K, N, captions_of, make_sample, paths_of, picture, write_image
 
-from histoweft import config as options
-from histoweft.io import CountsFile, CsrWriter, add_elements, write_graph, write_table
+from histoweft.io import CountsFile
 from histoweft.metrics import metric_row, write_metrics
 from histoweft.report import facts as facts_of
 from histoweft.report import html, methods, render, sample_page, scores, study_page
 from histoweft.report.assemble import assemble, log_normalised
-
-EVIL = "<script>alert(1)</script>"
-N, G, VARIABLE, K = 150, 60, 20, 8
-CONFIG = {
-    "study": "demo",
-    "title": f"Study {EVIL}",
-    "samples": "/home/somebody/secret/place/samples.tsv",
-    "data_root": "/home/somebody/secret/place",
-    "seed": 7,
-    "ingest": {"counts": "refuse", "working_mpp": 1.0},
-    "expression": {
-        "qc": {
-            "min_genes": 200, "min_counts": 0, "max_counts": 30000, "max_genes": None, "max_pct_mito": 12.5,
-            "min_spots": 3, "mito_genes": [], "mads": None, "doublets": "none",
-        },
-        "features": {"target_sum": 10000, "flavour": "seurat", "n_top": 2000, "n_components": 30, "scale": False},
-        "neighbours": 15, "resolutions": [0.5, 1.0], "resolution": 1.0, "stability_seeds": 5, "umap_min_dist": 0.5,
-        "markers_per_cluster": 4,
-    },
-    "integration": {
-        "methods": ["none", "harmony"], "batch": "sample", "n_top": 1500, "n_components": 20, "resolution": 0.8,
-    },
-    "report": {"author": ""},
-}  # fmt: skip
-CONFIG = options.complete(CONFIG, options.load_schema("config"))
 
 
 class Page(HTMLParser):
@@ -75,122 +50,6 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-def picture(path, size=(60, 40), colour=(200, 120, 90)):
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
-    return str(path)
-
-
-def make_sample(folder, sample, *, located=True, seed=0):
-    """Write what the earlier steps would have written for one sample."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    dense = rng.poisson(1.0, (N, G))
-    dense[:, 0] += 1
-    counts = sp.csr_matrix(dense.astype(np.int32))
-    names = pd.Index([f"{sample}_{i}" for i in range(N)])
-    genes = pd.Index([f"G{i}" for i in range(G)])
-    var = pd.DataFrame({"gene_id": [f"ENS{i}" for i in range(G)], "feature_type": "Gene Expression"}, index=genes)
-    xy = rng.uniform(0, 2000, (N, 2))
-    about = {
-        "sample": sample, "patient": f"patient {EVIL}", "batch": "run1", "condition": "a & b", "platform": "visium",
-        "mpp": 0.5, "spot_diameter_um": 55.0, "image": located, "image_scale": 0.5, "species": "mouse",
-    }  # fmt: skip
-    obsm = {"spatial": xy, "spatial_um": xy * 0.5} if located else {}
-    label = pd.Categorical(rng.choice(["L1", "L2", EVIL], N), categories=["L1", "L2", EVIL])
-    obs = pd.DataFrame({"array_row": np.arange(N), "label": label}, index=names)
-    with CsrWriter(folder / "counts.h5ad", G, np.int32) as writer:
-        writer.append(sp.vstack([counts, counts[:300]], format="csr"))
-        both = pd.concat([obs, obs.rename(index=lambda name: f"{name}b")])
-        twice = {name: np.vstack([value, value]) for name, value in obsm.items()}
-        writer.finish(both, var, obsm=twice, uns={"histoweft": about})
-    obs["n_genes"], obs["n_counts"], obs["pct_mito"] = (dense > 0).sum(1), dense.sum(1).astype(float), 1.0
-    with CsrWriter(folder / "filtered.h5ad", G, np.int32) as writer:
-        writer.append(counts)
-        writer.finish(obs, var, obsm=obsm, uns={"histoweft": about})
-    chosen = np.sort(rng.choice(G, VARIABLE, replace=False))
-    known = var.iloc[chosen].assign(means=1.5, dispersions_norm=2.0, rank=np.arange(1, VARIABLE + 1))
-    with CsrWriter(folder / "features.h5ad", VARIABLE, np.float32) as writer:
-        writer.append(log_normalised(counts, 1e4)[:, chosen])
-        writer.finish(pd.DataFrame(index=names), known)
-    pca = rng.normal(size=(N, K)).astype(np.float32)
-    loadings = {"obsm/X_pca": pca, "varm/PCs": rng.normal(size=(VARIABLE, K))}
-    ratio = np.linspace(0.2, 0.01, K)
-    add_elements(folder / "features.h5ad", {**loadings, "uns/pca": {"variance": ratio, "variance_ratio": ratio}})
-    graph = sp.random(N, N, 0.1, random_state=1, format="csr", dtype=np.float32)
-    graph = graph + graph.T
-    graph.setdiag(0)
-    graph.eliminate_zeros()
-    write_graph(folder / "neighbours.npz", graph.tocsr(), graph.tocsr())
-    clusters = rng.integers(0, 11, N).astype(str).astype(object)
-    write_table(pd.DataFrame({"leiden_0.5": clusters, "leiden": clusters}, index=names), folder / "clusters.parquet")
-    umap = pd.DataFrame(rng.normal(size=(N, 2)), columns=["umap_1", "umap_2"], index=names)
-    write_table(umap, folder / "umap.parquet")
-    (folder / "ingest_warnings.txt").write_text(
-        f"off_tissue: 12 spots left out {EVIL}\nmpp: read from /home/somebody/secret/place/scalefactors.json\n"
-    )
-    qc = [
-        ("min_genes", "fewer than 200 genes", "barcodes", 200, 140, 140, 160),
-        ("max_counts", "more than 30,000 counts", "barcodes", 3e4, 12, 10, 150),
-        ("min_spots", "found in fewer than 3 spots", "genes", 3, 0, 0, 60),
-    ]
-    columns = ["filter", "rule", "axis", "threshold", "removed_alone", "removed", "remaining"]
-    pd.DataFrame(qc, columns=columns).to_csv(folder / "qc.tsv", sep="\t", index=False)
-    stable = {
-        "resolution": [0.5, 1.0], "ari_mean": [0.97, 0.512], "ari_min": [0.9, 0.41], "clusters_median": [5.0, 11.0],
-        "clusters_min": [5, 10], "clusters_max": [6, 12], "seeds": [5, 5],
-    }  # fmt: skip
-    pd.DataFrame(stable).to_csv(folder / "stability.tsv", sep="\t", index=False)
-    row = {"study": "demo", "stage": "expression", "task": "domains", "sample": sample, "protocol": "truth"}
-    row |= {"metric": "ari", "n": N}
-    write_metrics(
-        [
-            metric_row(method="model", value=0.734, note="default; resolution 1", **row),
-            metric_row(method="floor:leiden", value=0.3, **row),
-            metric_row(method="floor:one cluster", value=0.0, **row),
-        ],
-        folder / "expression.tsv",
-    )
-    top = pd.DataFrame(
-        {
-            "cluster": [str(c) for c in range(11) for _ in range(4)], "rank": [1, 2, 3, 4] * 11,
-            "gene": [f"G{i}" for i in range(44)], "auroc": 0.91, "log2_fold_change": 2.25, "pct_in": 88.0,
-            "pct_out": 12.0, "p_adjusted": 3e-9,
-        }
-    )  # fmt: skip
-    top.to_csv(folder / "top_markers.tsv", sep="\t", index=False)
-    for name in ("qc", "features", "clusters", "stability", "markers"):
-        picture(folder / "figures" / f"{name}.png")
-    return folder
-
-
-def write_image(path, size=(1000, 800), scale=0.5):
-    import tifffile
-
-    image = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    options = {"tile": (256, 256), "photometric": "rgb", "compression": "deflate", "metadata": None}
-    with tifffile.TiffWriter(path) as tif:
-        facts = json.dumps({"um_per_px": 1.0, "scale": scale})
-        tif.write(image, subifds=2, description=facts, **options)
-        for step in (2, 4):
-            tif.write(image[::step, ::step], subfiletype=1, **options)
-    return path
-
-
-def paths_of(folder):
-    return {
-        "counts": folder / "counts.h5ad", "filtered": folder / "filtered.h5ad", "clusters": folder / "clusters.parquet",
-        "qc": folder / "qc.tsv", "stability": folder / "stability.tsv", "metrics": folder / "expression.tsv",
-        "warnings": folder / "ingest_warnings.txt",
-    }  # fmt: skip
-
-
-def captions_of(repo):
-    return sorted(str(path) for path in (repo / "workflow" / "report").glob("*.rst"))
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
@@ -206,9 +65,15 @@ def sample_markup(study, repo):
     folder = study / "A1"
     inputs = paths_of(folder) | {"top_markers": folder / "top_markers.tsv"}
     inputs["figures"] = sorted(str(path) for path in (folder / "figures").glob("*.png"))
+    (folder / "figures" / "qc.pdf").write_text("a vector figure")
+    sources = {
+        path: {"rule": f"rule_{Path(path).stem}", "log": "logs/x.log", "table": ""} for path in inputs["figures"]
+    }
+    sources[str(folder / "figures" / "qc.png")]["table"] = str(folder / "qc.tsv")
+    sources[str(inputs["qc"])] = {"rule": "qc", "log": "logs/demo/qc.log", "table": ""}
     sample_page.write(
         inputs, captions_of(repo), CONFIG, "A1", notebook=repo / "workflow" / "notebooks" / "sample.ipynb",
-        facts_path=folder / "facts.json", executed=folder / "A1.ipynb", output=folder / "A1.html",
+        facts_path=folder / "facts.json", executed=folder / "A1.ipynb", output=folder / "A1.html", sources=sources,
     )  # fmt: skip
     return (folder / "A1.html").read_text(encoding="utf-8")
 
@@ -238,7 +103,7 @@ def study_markup(study, repo, sample_markup):
     study_page.write(
         {
             "facts": [study / s / "facts.json" for s in sheet], "metrics": study / "metrics.tsv",
-            "clusters": [study / s / "figures" / "clusters.png" for s in sheet], "verdict": study / "verdict.json",
+            "pictures": [study / s / "figures" / "clusters.png" for s in sheet], "verdict": study / "verdict.json",
             "integration": figures,
         },
         captions_of(repo), CONFIG, sheet, notebook=repo / "workflow" / "notebooks" / "study.ipynb",
@@ -335,7 +200,7 @@ def test_every_caption_named_in_the_rules_exists_and_renders(repo):
     rules = "".join(path.read_text() for path in (repo / "workflow" / "rules").glob("*.smk"))
     named = set(re.findall(r'shown\(\s*[^"]*"[^"]*"[^"]*"([a-z_]+)"', rules))
     named |= set(re.findall(r'shown\([^()]*(?:\([^()]*\))?[^()"]*"(?:[^"]*)",\s*"([a-z_]+)"', rules))
-    assert {"qc_figure", "study_page", "integration_effect"} <= named
+    assert {"qc_figure", "domain_figure", "integration_effect"} <= named
     for name in named:
         path = repo / "workflow" / "report" / f"{name}.rst"
         assert path.is_file(), name
@@ -523,7 +388,7 @@ def test_long_notes_stand_below_the_table_once(study):
 # ----------------------------------------------------------------------------------------------------------- pages
 
 
-def assert_safe_and_whole(markup):
+def assert_safe_and_whole(markup, folder=None):
     page = Page(markup)
     assert "script" not in page.tags
     assert "iframe" not in page.tags
@@ -532,7 +397,8 @@ def assert_safe_and_whole(markup):
     assert EVIL not in markup
     assert "secret" not in markup
     for link in page.links:
-        assert link.startswith(("#", "https://doi.org/")) or re.fullmatch(r"[\w.-]+\.html(#[\w-]+)?", link), link
+        known = link.startswith(("#", "https://doi.org/")) or re.fullmatch(r"(\.\./)?[\w./-]+\.html(#[\w-]+)?", link)
+        assert known or (folder / link).is_file(), link
         if link.startswith("#"):
             assert link[1:] in page.anchors
     for image in page.images:
@@ -542,9 +408,13 @@ def assert_safe_and_whole(markup):
     return page
 
 
-def test_the_sample_page(sample_markup):
-    page = assert_safe_and_whole(sample_markup)
+def test_the_sample_page(sample_markup, study):
+    page = assert_safe_and_whole(sample_markup, study / "A1")
     assert len(page.images) == 5
+    assert {"figures/qc.png", "figures/qc.pdf", "qc.tsv", "figures/markers.png"} <= set(page.links)
+    assert "figures/markers.pdf" not in page.links
+    assert "rule rule_markers , log logs/x.log" in page.words
+    assert "rule qc , log logs/demo/qc.log" in page.words
     assert "alert(1)" in page.words  # shown as text
     for words in (
         "150", "50 %", "0.734", "0.512", "resolution 1", "µm per pixel", "12 spots left out", "fewer than 200 genes",
@@ -604,7 +474,7 @@ def test_notebooks_in_the_repository_hold_no_output(repo):
     for path in (repo / "workflow" / "notebooks").glob("*.ipynb"):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             assert not cell.get("outputs"), path
-            assert len(cell["source"]) <= 15
+            assert len(cell["source"]) <= 16
 
 
 def test_the_study_page(study_markup, study):
@@ -623,14 +493,14 @@ def test_the_study_page(study_markup, study):
 
 
 def test_a_study_of_one_section_has_no_integration():
-    assert str(study_page.integration("", {}, "", {})) == ""
+    assert str(study_page.integration("", {}, "", {}, {})) == ""
 
 
 def test_a_short_verdict_will_do(study, tmp_path, repo, study_markup):
     path = tmp_path / "verdict.json"
     path.write_text('{"best": "harmony"}')
     captions = {Path(p).stem: html.caption_text(p) for p in captions_of(repo)}
-    words = Page(str(study_page.integration(str(path), {}, str(study / "metrics.tsv"), captions))).words
+    words = Page(str(study_page.integration(str(path), {}, str(study / "metrics.tsv"), captions, {}))).words
     assert "Best: harmony" in words
     assert "No verdict was written" in words
 

@@ -56,6 +56,18 @@ def test_the_unit_that_explains_a_rule_is_found():
     assert costs.fit_costs(jobs)[0].unit == "megapixels"
 
 
+def test_what_some_sections_have_nothing_of_is_not_what_a_rule_grows_with():
+    sizes = [Size(values=v, megapixels=m) for v, m in ((1, 1), (2, 4), (4, 16), (8, 0))]
+    jobs = [Measured("draw", size, 1, 1 + size.megapixels**2, 100 + size.megapixels) for size in sizes]
+    assert costs.fit_costs(jobs)[0].unit == "values"
+
+
+def test_rules_that_work_on_pixels_grow_with_pixels_even_where_counts_explain_them_as_well():
+    sizes = [Size(values=v, megapixels=10 * v) for v in (1, 2, 4, 8)]
+    jobs = [Measured(rule, size, 1, 2 * size.values, 200) for size in sizes for rule in ("tile", "other")]
+    assert {cost.rule: cost.unit for cost in costs.fit_costs(jobs)} == {"tile": "megapixels", "other": "values"}
+
+
 def test_the_memory_of_jobs_that_ended_before_it_was_looked_at_is_left_out():
     short = [Measured("r", Size(values=v), 1, 0.5, 9.0) for v in (1, 2, 4)]
     long = [Measured("r", Size(values=v), 1, 5.0, 200 + 10 * v) for v in (1, 2, 4)]
@@ -116,6 +128,12 @@ def test_benchmarks_are_joined_with_the_sizes_of_what_was_read(tmp_path):
     assert found["prepare_atlas"].size == Size(voxels=0.0006)
     assert found["qc"].seconds == 70.0
     assert "not_seen" not in found
+
+
+def test_a_job_of_one_section_is_sized_by_it_whatever_it_takes_of_others():
+    inputs = ["results/s/samples/a/counts.h5ad", "results/s/samples/b/panel.tsv", "results/s/annotation/reference.h5ad"]
+    assert costs.names_read("paint", inputs, {"sample": "a"}, "s") == {"a", costs.REFERENCE}
+    assert costs.names_read("domains", inputs, {}, "s") == {"a", "b", costs.REFERENCE}
 
 
 def test_sizes_of_matrices_by_their_headers(tmp_path):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_report import CONFIG, EVIL, Page, assert_safe_and_whole, captions_of, make_sample, paths_of, picture
+from report_cases import CONFIG, EVIL, captions_of, make_sample, paths_of, picture
+from test_report import Page, assert_safe_and_whole
 
 from histoweft import study as studies
 from histoweft.metrics import metric_row, write_metrics
@@ -84,7 +85,7 @@ def part(tmp_path, captions):
         path = tmp_path / "verdict.json"
         path.write_text(json.dumps(said))
         made = {"verdict": str(path) if said else "", "registration": "", "figures": {}} | predicted
-        return str(study_page.histology(facts or [facts_for()], made, str(metrics), captions))
+        return str(study_page.histology(facts or [facts_for()], made, str(metrics), captions, {}))
 
     return make
 
@@ -296,7 +297,7 @@ def test_facts_of_the_image_come_with_its_warnings(tmp_path):
 def sample_part(captions, tmp_path, stain=STAIN, metrics=""):
     figures = {name: picture(tmp_path / f"{name}.png") for name in ("tiles", "painted", "composite")}
     made = {"painted": "results/demo/samples/A1/histology/expression.zarr", "histology_metrics": metrics}
-    return str(sample_page.histology(facts_for(stain=stain), made, figures, captions))
+    return str(sample_page.histology(facts_for(stain=stain), made, figures, captions, {}))
 
 
 def test_the_sample_page_shows_tiles_maps_and_how_to_open_them(captions, tmp_path):
@@ -320,7 +321,7 @@ def test_the_sample_page_without_scores_or_focus_or_image(captions, tmp_path):
     assert "Blurred tiles – image too coarse" in words
     assert "off the tissue" not in words.split("The section")[0]
     assert "deserves" not in words
-    assert sample_page.histology(facts_for(stain=None), {}, {}, {}) == ""
+    assert sample_page.histology(facts_for(stain=None), {}, {}, {}, {}) == ""
 
 
 # --------------------------------------------------------------------------------------------------------- methods
@@ -420,7 +421,7 @@ def test_both_pages_from_their_notebooks(tmp_path, repo):
     assert page.words.index("One only") < page.words.index("Key numbers", page.words.index("One only"))
     study_page.write(
         {
-            "facts": [tmp_path / "facts.json"], "clusters": [folder / "figures" / "clusters.png"],
+            "facts": [tmp_path / "facts.json"], "pictures": [folder / "figures" / "clusters.png"],
             "metrics": tmp_path / "metrics.tsv", "histology_verdict": tmp_path / "verdict.json",
             "histology_figures": [picture(tmp_path / f"{name}.png") for name in ("scores", "overfit")],
         },

@@ -112,13 +112,8 @@ rule report_sample:
             rules.markers.output.figure,
         ],
     output:
-        page=shown(
-            f"{PAGES}/{{sample}}.html",
-            "sample_page",
-            "Pages",
-            sample="{sample}",
-            item="page",
-        ),
+        # No part of Snakemake's report: its archive moves each file to a folder of its own, and links would break.
+        page=solid(f"{PAGES}/{{sample}}.html"),
         notebook=solid(f"{PAGES}/notebooks/{{sample}}.ipynb"),
         facts=solid(f"{SAMPLE}/facts.json"),
     log:
@@ -134,6 +129,7 @@ rule report_sample:
     params:
         config=sample_settings,
         shown=lambda wildcards: sample_stages(wildcards.sample),
+        sources=lambda wildcards, input: sources(input),
         library=library("report/report_sample"),
     message:
         "Page of {wildcards.sample}"
@@ -163,16 +159,10 @@ rule report_study:
         ),
         pages=expand(rules.report_sample.output.page, sample=study.samples),
         facts=expand(rules.report_sample.output.facts, sample=study.samples),
-        clusters=expand(rules.cluster_figure.output.figure, sample=study.samples),
+        pictures=section_pictures(),
         metrics=rules.join_metrics.output.metrics,
     output:
-        page=shown(
-            f"{PAGES}/index.html",
-            "study_page",
-            "Pages",
-            sample="all",
-            item="study page",
-        ),
+        page=solid(f"{PAGES}/index.html"),
         notebook=solid(f"{PAGES}/notebooks/study.ipynb"),
         methods=shown(
             f"{PAGES}/methods.txt",
@@ -194,7 +184,9 @@ rule report_study:
     params:
         config=study.config,
         samples=study.samples,
+        excluded=study.excluded,
         shown=study_stages(),
+        sources=lambda wildcards, input: sources(input),
         library=library("report/report_study"),
     message:
         "Page of the study"

@@ -349,6 +349,7 @@ rule domain_figures:
         persistence=rules.multiscale.output.persistence,
         image=sample_image,
     output:
+        domain=shown(f"{FIGURES}/domain.png", "domain_figure", "Space", sample="{sample}", item="domains in use"),
         domains=shown(f"{FIGURES}/domains.png", "domains_figure", "Space", sample="{sample}", item="domains on tissue"),
         niches=shown(f"{FIGURES}/niches.png", "niches_figure", "Space", sample="{sample}", item="niches on tissue"),
         scales=shown(f"{FIGURES}/scales.png", "scales_figure", "Space", sample="{sample}", item="domains by scale"),

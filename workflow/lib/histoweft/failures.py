@@ -59,9 +59,7 @@ def advice(failed: Iterable[Failure], samples: Iterable[str], configfile: str = 
         The study's config file, for the command that goes on without the samples that failed.
     """
     failed = list(failed)
-    lines = [
-        f"  {failure.sample or 'study'}, rule {failure.rule}: {_first_line(failure.message)}" for failure in failed
-    ]
+    lines = [f"  {failure.sample or 'study'}, rule {failure.rule}: {first_line(failure.message)}" for failure in failed]
     bad = sorted({failure.sample for failure in failed if failure.sample})
     left = len(set(samples) - set(bad))
     if bad and left:
@@ -73,7 +71,7 @@ def advice(failed: Iterable[Failure], samples: Iterable[str], configfile: str = 
     return "\n".join(lines)
 
 
-def _first_line(message: str) -> str:
+def first_line(message: str) -> str:
     """Return the first line that says something about the fault itself."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return lines[1] if len(lines) > 1 and lines[0].endswith(":") else (lines or [""])[0]

@@ -132,6 +132,89 @@ if COMPARES:
     }
 
 
+# Figure (its stem; of the study with its folder) -> the table with its numbers, below the sample's or study's folder.
+FIGURES_OF_SAMPLE = {
+    "qc": "qc_barcodes.parquet",
+    "features": "features.h5ad",
+    "clusters": "clusters.parquet",
+    "stability": "stability.tsv",
+    "markers": "markers.parquet",
+    "tiles": "histology/tiles.parquet",
+    "annotation": "annotation.parquet",
+    "annotation_markers": "marker_panel.tsv",
+    "proportions": "proportions.parquet",
+    "domain": "domains.parquet",
+    "domains": "domains.parquet",
+    "niches": "niches.parquet",
+    "scales": "scales.parquet",
+    "svg": "svg.parquet",
+    "neighbourhood": "neighbourhood.parquet",
+    "cooccurrence": "cooccurrence.parquet",
+    "interactions": "interactions.parquet",
+    "interactions_spatial": "interactions_spatial.tsv",
+    "trajectory": "fates.parquet",
+    "fates": "fates.parquet",
+    "drivers": "top_drivers.tsv",
+    "trends": "trends.parquet",
+    "trajectory_stability": "trajectory/replicates.tsv",
+    "persisters": "states.parquet",
+    "signatures": "states.parquet",
+    "rare": "states.parquet",
+}
+FIGURES_OF_STUDY = {
+    "integration/figures/scores": "integration/metrics.tsv",
+    "integration/figures/section_effect": "integration/metrics.tsv",
+    "histology/figures/scores": "histology/metrics.tsv",
+    "histology/figures/overfit": "histology/metrics.tsv",
+    "histology/figures/encoder_training": "histology/encoder_history.tsv",
+    "histology/figures/autoencoder_training": "histology/autoencoder_history.tsv",
+    "atlas/figures/scores": "atlas/metrics.tsv",
+    "atlas/figures/along_z": "atlas/along_z.tsv",
+    "atlas/figures/explained": "atlas/explained_genes.tsv",
+    "annotation/figures/recall": "annotation/metrics.tsv",
+    "annotation/figures/reliability": "annotation/metrics.tsv",
+    "annotation/figures/explanations": "annotation/explanations.tsv",
+    "space/figures/scores": "space/metrics.tsv",
+    "space/figures/niches": "space/niches.tsv",
+    "space/figures/scales": "space/scale_tree.tsv",
+    "states/figures/persisters": "states/persisters.tsv",
+    "cohort/figures/composition": "cohort/features.parquet",
+    "cohort/figures/differences": "cohort/microenvironment.tsv",
+    "cohort/figures/response": "cohort/metrics.tsv",
+    "cohort/figures/calibration": "cohort/predictions.parquet",
+    "cohort/figures/biomarkers": "cohort/biomarkers.tsv",
+    "cohort/figures/targets": "cohort/targets.tsv",
+}
+
+
+def table_behind(figure):
+    """Return the table with the numbers of a figure; nothing where there is none."""
+    path = Path(figure)
+    if path.suffix != ".png":
+        return ""
+    if path.is_relative_to(study.results("samples")):
+        name = FIGURES_OF_SAMPLE.get(path.stem, "")
+        return str(path.parents[1] / name) if name else ""
+    name = FIGURES_OF_STUDY.get(str(path.relative_to(study.results()).with_suffix("")), "")
+    return study.results(name) if name else ""
+
+
+def sources(files):
+    """Return what made each file of a page: the rule, its log, and the table with the numbers of a figure."""
+    outputs = {}
+    for made_by in workflow.rules:
+        for output in made_by.output:
+            outputs.setdefault(Path(output).suffix, []).append((made_by, output))
+    found = {}
+    for path in filter(lambda path: Path(path).is_relative_to(study.results()), map(str, files)):
+        for made_by, output in outputs.get(Path(path).suffix, []):
+            if match := output.match(path):
+                log = str(made_by.log[0].apply_wildcards(match.groupdict()))
+                found[path] = {"rule": made_by.name, "log": log, "table": table_behind(path)}
+                break
+    return found
+
+
 def study_stages():
     """Return what the study page shows of further stages."""
     return _as_text(STUDY_STAGES)
@@ -165,6 +248,12 @@ def shown_captions(stages):
     """Return the names of the captions that the sections of stages use."""
     pairs = [pair for parts in stages.values() for kind in ("figures", "tables") for pair in parts.get(kind, [])]
     return dict.fromkeys(caption for _, caption in pairs)
+
+
+def section_pictures():
+    """Return the picture that stands for each section: domains where it has coordinates, clusters otherwise."""
+    domain, clusters = rules.domain_figures.output.domain, rules.cluster_figure.output.figure
+    return [str(domain if sample in PLACED else clusters).format(sample=sample) for sample in study.samples]
 
 
 def study_pages():
@@ -214,6 +303,7 @@ def metric_parts():
     parts += [rules.score_space.output.metrics] if PLACED else []
     parts += [rules.score_trajectory.output.metrics] if TRAJECTORY_SAMPLES else []
     parts += [rules.persisters.output.metrics] if study.samples else []
+    parts += submission_metrics()
     return parts + ([rules.cohort_figures.output.metrics] if COMPARES else [])
 
 

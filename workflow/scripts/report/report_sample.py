@@ -17,6 +17,7 @@ def main(job):
         executed=job.output.notebook,
         output=job.output.page,
         shown=job.params.shown,
+        sources=job.params.sources,
     )
 
 

@@ -16,6 +16,8 @@ def main(job):
         executed=job.output.notebook,
         output=job.output.page,
         shown=job.params.shown,
+        sources=job.params.sources,
+        excluded=job.params.excluded,
         methods_path=job.output.methods,
     )
 

@@ -27,10 +27,11 @@ def main(job):
     tree = pd.read_csv(job.input.tree, sep="\t", dtype={"fine_domain": str, "coarse_domain": str})
     persistence = pd.read_csv(job.input.persistence, sep="\t", dtype={"domain": str})
     colours = domain_figures.scale_colours(tree, persistence)
+    domain_figures.domain_figure(place, domains["domain"], job.output.domain, shared["domain"])
     domain_figures.domains_figure(place, domains, obs.get("label"), job.output.domains, shared)
-    domain_figures.niches_figure(
-        place, read_table(job.input.niches, barcodes)["niche"], groups[sample], job.output.niches
-    )
+    niche = read_table(job.input.niches, barcodes)["niche"]
+    title = "clusters of all sections together" if job.input.get("joint") else "groups"
+    domain_figures.niches_figure(place, niche, groups[sample], job.output.niches, title)
     domain_figures.scales_figure(place, read_table(job.input.scales, barcodes), colours, job.output.scales)
 
 

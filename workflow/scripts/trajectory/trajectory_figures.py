@@ -17,7 +17,8 @@ def main(job):
         barcodes, place = counts.obs_names, figures.read_place(counts, job.input.get("image"))
     table = read_table(job.input.fates, barcodes)
     umap = read_table(job.input.umap, barcodes)[["umap_1", "umap_2"]].to_numpy(float)
-    figures.order_figure(umap, table, labels, job.output.order)
+    types = read_table(job.input.groups)["label"].cat.categories if job.params.labels == "annotation" else []
+    figures.order_figure(umap, table, labels, job.output.order, types)
     xy, options = place or (umap, None)
     figures.fates_figure(xy, table, job.output.fates, options)
     drivers, trends = pd.read_parquet(job.input.drivers), pd.read_parquet(job.input.trends)

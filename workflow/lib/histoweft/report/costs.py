@@ -49,6 +49,12 @@ RESULTS, PICTURES = "tables of a section", "images of a section"
 DISK = {RESULTS: "values", PICTURES: "megapixels"}
 """The table's rows for disk instead of memory, and what each grows with."""
 
+OF_PIXELS = ("ingest_image", "tile", "image_features", "pretrain/encoder", "pretrain/autoencoder", "paint")
+"""Rules that work on pixels: in most studies these grow with the counts, and no fit can tell the one from the other."""
+
+KNOWN_UNITS = DISK | dict.fromkeys(OF_PIXELS, "megapixels")
+"""What is not left to the fit."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -158,12 +164,15 @@ def _measured(record: Mapping[str, Any], study: str, sizes: Mapping[str, Size]) 
 
 
 def names_read(rule: str, inputs: Iterable[str], wildcards: Mapping[str, Any], study: str) -> set[str]:
-    """Return what a job reads: sections by name, `REFERENCE`, `ATLAS`; nothing known for jobs about the whole study."""
+    """Return what a job reads: sections by name, `REFERENCE`, `ATLAS`; nothing known for jobs about the whole study.
+
+    A job of one section reads that one: what it takes of others (the marker panels of all, say) is small.
+    """
     found = {str(wildcards["sample"])} if "sample" in wildcards else set()
     found |= {MAKERS[rule]} if rule in MAKERS else set()
     below = f"results/{study}/samples/"
     for path in inputs:
-        if path.startswith(below):
+        if path.startswith(below) and "sample" not in wildcards:
             found.add(path.removeprefix(below).partition("/")[0])
         elif path.endswith("annotation/reference.h5ad"):
             found.add(REFERENCE)
@@ -327,10 +336,12 @@ def _fit_rule(rule: str, jobs: Sequence[Measured]) -> Cost:
     seen = seconds >= SHORT_S
     if seen.sum() < 2:
         seen[:] = True
+    sized = np.array([job.size != Size() for job in jobs])
     best, best_error = None, np.inf
-    for unit in [DISK[rule]] if rule in DISK else UNITS:
+    for unit in [KNOWN_UNITS[rule]] if rule in KNOWN_UNITS else UNITS:
         amount = np.array([getattr(job.size, unit) for job in jobs])
-        if not amount.any():
+        # Jobs do not grow with what some of them have nothing of (pixels, where a section has no image).
+        if not amount.any() or (rule not in KNOWN_UNITS and (amount[sized] == 0).any()):
             continue
         memory = fit_curve(amount[seen], peak[seen], START_MB)
         time = _fit_time(amount, seconds, effort)

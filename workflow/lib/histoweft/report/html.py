@@ -147,6 +147,11 @@ def section(title: str, *content: Any, anchor: str = "") -> Html:
     )
 
 
+def folded(title: Any, *content: Any) -> Html:
+    """Return content that opens when its title is chosen; on paper it is open."""
+    return Html("<details><summary>{}</summary>\n{}</details>").format(title, joined(content, "\n"))
+
+
 def notice(kind: str, title: str, items: Sequence[Any]) -> Html:
     """Return a box.
 
@@ -155,7 +160,7 @@ def notice(kind: str, title: str, items: Sequence[Any]) -> Html:
     kind
         ``warning``, ``good`` or ``plain``.
     title
-        Its heading.
+        Its heading; may be empty.
     items
         One line each.
     """
@@ -163,7 +168,8 @@ def notice(kind: str, title: str, items: Sequence[Any]) -> Html:
         body = paragraph(items[0])
     else:
         body = Html("<ul>{}</ul>").format(joined(Html("<li>{}</li>").format(item) for item in items))
-    return Html('<div class="notice {}" role="note"><h3>{}</h3>{}</div>').format(kind, title, body)
+    head = Html('<p class="head">{}</p>').format(title) if title else ""
+    return Html('<div class="notice {}" role="note">{}{}</div>').format(kind, head, body)
 
 
 def remark(text: str) -> Html:
@@ -277,7 +283,7 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def figure(path: str | os.PathLike, alt: str, caption: Any, anchor: str = "") -> Html:
+def figure(path: str | os.PathLike, alt: str, caption: Any, anchor: str = "", source: Any = "") -> Html:
     """Return a picture with its caption, the picture inside the page.
 
     Parameters
@@ -290,13 +296,15 @@ def figure(path: str | os.PathLike, alt: str, caption: Any, anchor: str = "") ->
         Text or markup below it.
     anchor
         Name to link to.
+    source
+        Markup under the caption: where the picture comes from.
     """
     content = Path(path).read_bytes()
     width, height = (round(DISPLAYED * pixels) for pixels in png_size(content))
-    source = data_uri(content, "image/png") if len(content) < LARGE else _webp(path)
-    return Html('<figure{}><img src="{}" width="{}" height="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
-        Html(' id="{}"').format(anchor) if anchor else "", source, width, height, alt, caption
-    )
+    address = data_uri(content, "image/png") if len(content) < LARGE else _webp(path)
+    return Html(
+        '<figure{}><img src="{}" width="{}" height="{}" alt="{}"><figcaption>{}{}</figcaption></figure>'
+    ).format(Html(' id="{}"').format(anchor) if anchor else "", address, width, height, alt, caption, source)
 
 
 def _webp(path: str | os.PathLike) -> str:
@@ -307,7 +315,7 @@ def _webp(path: str | os.PathLike) -> str:
 
     stream = io.BytesIO()
     with Image.open(path) as picture:
-        picture.convert("RGB").save(stream, "WEBP", quality=88, method=4)
+        picture.convert("RGB").save(stream, "WEBP", quality=80, method=4)
     return data_uri(stream.getvalue(), "image/webp")
 
 
@@ -324,7 +332,7 @@ def png_size(content: bytes) -> tuple[int, int]:
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
 
 
-def thumbnail(path: str | os.PathLike, width: int = 760) -> str:
+def thumbnail(path: str | os.PathLike, width: int = 600) -> str:
     """Return a small copy of a picture as an address that holds it."""
     import io
 

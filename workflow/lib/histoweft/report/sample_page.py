@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from histoweft.report import render
+from histoweft.report import render, trace
 from histoweft.report.facts import FROM_IMAGE_TITLE, PLATFORMS, chosen_stability, sample_facts
 from histoweft.report.html import (
     Html,
@@ -45,6 +45,7 @@ def write(
     executed: str | os.PathLike,
     output: str | os.PathLike,
     shown: Mapping[str, Mapping[str, Any]] | None = None,
+    sources: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Gather a sample's facts and make its page.
 
@@ -64,6 +65,8 @@ def write(
         The notebook; the facts, its executed copy and the page that are written.
     shown
         What further stages show; see `stages.sections`.
+    sources
+        Where the inputs come from; see `trace.addresses`.
     """
     names = ("counts", "filtered", "clusters", "qc", "stability", "metrics", "warnings")
     facts = sample_facts(**{name: inputs[name] for name in names}, resolution=config["expression"]["resolution"],
@@ -73,10 +76,11 @@ def write(
     parameters = {
         "facts": facts,
         "figures": {Path(path).stem: str(path) for path in [*inputs["figures"], *inputs.get("histology_figures", [])]},
-        "tables": {name: str(inputs[name]) for name in ("top_markers", "metrics")},
+        "tables": {name: str(inputs[name]) for name in ("qc", "stability", "top_markers", "metrics")},
         "histology": {name: str(inputs.get(name) or "") for name in ("painted", "histology_metrics")},
         "shown": {stage: dict(parts) for stage, parts in (shown or {}).items()},
         "captions": {Path(path).stem: caption_text(path, sample) for path in captions},
+        "traced": trace.addresses(sources or {}, Path(output).parent),
         "settings": portable_values({name: config[name] for name in _SETTINGS if name in config}),
         "versions": installed_versions(REPOSITORY / "envs"),
     }
@@ -133,20 +137,33 @@ def key_facts(facts: dict[str, Any]) -> Html:
         entries.append(("Stability between seeds", number(ari), "ARI, 1 is best"))
     if facts["label_ari"] is not None:
         entries.append(("Against expert labels", number(facts["label_ari"]), f"ARI, {facts['labels']} labels"))
-    return section("Key numbers", key_numbers(entries))
+    gathered = Html(
+        '<p class="source"><span>Counted by rules ingest_counts and qc, clustered by rule leiden; gathered in '
+        "<code>samples/{}/facts.json</code></span></p>"
+    ).format(facts["sample"])
+    return section("Key numbers", key_numbers(entries), gathered)
 
 
-def _figure(name: str, alt: str, figures: dict[str, str], captions: dict[str, str]) -> Html:
-    return figure(figures[name], alt, caption(captions[f"{name}_figure"]), anchor=f"figure-{name}")
+def _figure(name: str, alt: str, figures: dict[str, str], captions: dict[str, str], traced: Mapping[str, Any]) -> Html:
+    path = figures[name]
+    words = caption(captions[f"{name}_figure"])
+    return figure(path, alt, words, anchor=f"figure-{name}", source=trace.line(path, traced))
 
 
-def quality(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
+def quality(
+    facts: dict[str, Any],
+    tables: dict[str, str],
+    figures: dict[str, str],
+    captions: dict[str, str],
+    traced: Mapping[str, Any],
+) -> Html:
     """Return what quality control removed, and where it lay."""
     picture = _figure(
         "qc",
         f"Quality control of {facts['sample']}: genes and counts of each barcode, and which barcodes were removed",
         figures,
         captions,
+        traced,
     )
     rows = [
         [
@@ -165,26 +182,37 @@ def quality(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, 
         Html("<h3>What each filter removed</h3>"),
         table(columns, rows, empty="No filter was active."),
         caption(captions["qc_table"]),
+        trace.line(tables["qc"], traced),
     )
 
 
-def clusters(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
+def clusters(
+    facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str], traced: Mapping[str, Any]
+) -> Html:
     """Return the clusters on the tissue and in the UMAP."""
     place = "on the tissue and in the UMAP" if facts["located"] else "in the UMAP"
     alt = f"The {facts['clusters']} clusters of {facts['sample']} {place}"
-    return section(f"Clusters {place}", _figure("clusters", alt, figures, captions), anchor="clusters")
+    return section(f"Clusters {place}", _figure("clusters", alt, figures, captions, traced), anchor="clusters")
 
 
-def variable_genes(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
+def variable_genes(
+    facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str], traced: Mapping[str, Any]
+) -> Html:
     """Return the choice of genes and the principal components."""
     alt = f"Variable genes of {facts['sample']} and the variance that each principal component explains"
-    return section("Variable genes and components", _figure("features", alt, figures, captions))
+    return section("Variable genes and components", _figure("features", alt, figures, captions, traced))
 
 
-def stability(facts: dict[str, Any], figures: dict[str, str], captions: dict[str, str]) -> Html:
+def stability(
+    facts: dict[str, Any],
+    tables: dict[str, str],
+    figures: dict[str, str],
+    captions: dict[str, str],
+    traced: Mapping[str, Any],
+) -> Html:
     """Return how much clusters depend on resolution and seed."""
     alt = f"Agreement of Leiden runs of {facts['sample']} between seeds, for each resolution"
-    columns = ["Resolution", "Clusters (median)", "Clusters (range)", "Mean ARI", "Lowest ARI", "Seeds", ""]
+    columns = ["Resolution", "Clusters (median)", "Clusters (range)", "Mean ARI", "Lowest ARI", "Seeds", "Chosen"]
     rows = [
         [
             plain(row["resolution"]),
@@ -199,22 +227,28 @@ def stability(facts: dict[str, Any], figures: dict[str, str], captions: dict[str
     ]
     return section(
         "Stability",
-        _figure("stability", alt, figures, captions),
+        _figure("stability", alt, figures, captions, traced),
         table(columns, rows, empty="Stability was not measured (expression.stability_seeds is 1)."),
-        caption(captions["stability_table"]) if rows else "",
+        joined([caption(captions["stability_table"]), trace.line(tables["stability"], traced)]) if rows else "",
     )
 
 
-def markers(facts: dict[str, Any], tables: dict[str, str], figures: dict[str, str], captions: dict[str, str]) -> Html:
+def markers(
+    facts: dict[str, Any],
+    tables: dict[str, str],
+    figures: dict[str, str],
+    captions: dict[str, str],
+    traced: Mapping[str, Any],
+) -> Html:
     """Return the marker genes of each cluster."""
     import pandas as pd
 
-    from histoweft.plotting import category_colours
+    from histoweft.plotting import shared_colours
 
     top = pd.read_csv(
         tables["top_markers"], sep="\t", dtype={"cluster": str, "gene": str}, keep_default_na=False, na_values=[""]
     )
-    colours = category_colours(list(facts["cluster_sizes"]))
+    colours = shared_colours(facts["cluster_sizes"])
     rows, kinds = [], []
     for name, group in top.groupby("cluster", sort=False):
         size = facts["cluster_sizes"].get(name)
@@ -230,21 +264,26 @@ def markers(facts: dict[str, Any], tables: dict[str, str], figures: dict[str, st
     alt = f"Expression of the top marker genes in each cluster of {facts['sample']}"
     return section(
         "Markers",
-        _figure("markers", alt, figures, captions),
+        _figure("markers", alt, figures, captions, traced),
         Html("<h3>Top markers of each cluster</h3>"),
         table(columns, rows, row_kinds=kinds, tall=len(rows) > 24, empty="No markers: there is one cluster only."),
         caption(captions["markers_table"]),
+        trace.line(tables["top_markers"], traced),
     )
 
 
 def histology(
-    facts: dict[str, Any], made: Mapping[str, str], figures: dict[str, str], captions: dict[str, str]
+    facts: dict[str, Any],
+    made: Mapping[str, str],
+    figures: dict[str, str],
+    captions: dict[str, str],
+    traced: Mapping[str, Any],
 ) -> Html:
     """Return the tiles, how well expression was predicted and the painted genes; nothing for a sample without image.
 
     Parameters
     ----------
-    facts, figures, captions
+    facts, figures, captions, traced
         As for all parts.
     made
         ``painted``: path of the store of painted genes; ``histology_metrics``: table of scores, empty without one.
@@ -258,7 +297,7 @@ def histology(
         "painted": f"Genes of {name}, measured in spots and painted onto the tissue",
         "composite": f"A few painted genes of {name} in one picture, beside the H&E",
     }
-    tiles, painted, composite = (_figure(key, alt, figures, captions) for key, alt in pictures.items())
+    tiles, painted, composite = (_figure(key, alt, figures, captions, traced) for key, alt in pictures.items())
     noticed = [remark(text) for text in found["warnings"]]
     return section(
         FROM_IMAGE_TITLE,
@@ -266,7 +305,7 @@ def histology(
         notice("warning", "The image deserves a look", noticed) if noticed else "",
         tiles,
         Html("<h3>How far to trust the maps of this section</h3>"),
-        *_held_out(name, made["histology_metrics"], captions),
+        *_held_out(name, made["histology_metrics"], captions, traced),
         painted,
         composite,
         Html("<h3>Open the maps</h3>"),
@@ -291,7 +330,7 @@ def _of_image(found: dict[str, Any], units: str) -> list[tuple[str, str, str]]:
     return entries
 
 
-def _held_out(sample: str, metrics: str, captions: dict[str, str]) -> list[Html]:
+def _held_out(sample: str, metrics: str, captions: dict[str, str], traced: Mapping[str, Any]) -> list[Html]:
     from histoweft.report.scores import image_table, read_scores
 
     if not metrics:
@@ -301,6 +340,7 @@ def _held_out(sample: str, metrics: str, captions: dict[str, str]) -> list[Html]
     return [
         image_table(read_scores(metrics), sample),
         caption(captions["histology_table"]),
+        trace.line(metrics, traced),
         paragraph("What the methods are, and the verdict over all sections, is on the ", link, "."),
     ]
 
@@ -323,7 +363,7 @@ def _how_to_open(path: str) -> list[Html]:
     ]
 
 
-def scores(tables: dict[str, str], captions: dict[str, str]) -> Html:
+def scores(tables: dict[str, str], captions: dict[str, str], traced: Mapping[str, Any]) -> Html:
     """Return every score of the sample."""
     from histoweft.report.scores import evidence, read_scores
 
@@ -331,7 +371,8 @@ def scores(tables: dict[str, str], captions: dict[str, str]) -> Html:
     if frame.empty:
         quiet = "Nothing of this sample could be scored: it came without expert labels."
         return section("Scores", paragraph(quiet, kind="quiet"))
-    return section("Scores", evidence(frame), caption(captions["metrics_table"]))
+    words = caption(captions["metrics_table"])
+    return section("Scores", evidence(frame), words, trace.line(tables["metrics"], traced))
 
 
 def settings_and_versions(settings: dict[str, Any], versions: dict[str, str]) -> Html:

@@ -12,7 +12,7 @@ import pandas as pd
 from histoweft.metrics import read_metrics
 from histoweft.report.html import NOTHING, Html, joined, number, plain, table
 
-SMALLER_IS_BETTER = ("mse", "rmse", "ece", "seconds", "peak_mb", "euclid_voxels")
+SMALLER_IS_BETTER = ("mse", "rmse", "ece", "seconds", "peak_mb", "euclid_", "brier", "false_positive_rate")
 """Beginnings of the names of metrics."""
 
 NOT_COMPARED = re.compile(r"^(gain_|leakage_gap)|_training$|^seconds_per_epoch$")
@@ -21,7 +21,35 @@ NOT_COMPARED = re.compile(r"^(gain_|leakage_gap)|_training$|^seconds_per_epoch$"
 LONG_NOTE = 64
 """Characters above which a note is put below the table."""
 
-_GROUP = ["task", "sample", "protocol", "fold", "metric"]
+_GROUP = ["task", "sample", "protocol", "fold", "metric", "panel"]
+
+_JUDGED = {
+    "expression_from_histology": ("pearson_top50",),
+    "voxel_reconstruction": ("r2",),
+    "voxel_position": ("euclid_folded_voxels", "euclid_voxels"),
+    "cell_type": ("macro_f1", "accuracy"),
+    "deconvolution": ("rmse",),
+    "domains": ("ari",),
+    "domains_semi": ("ari",),
+    "integration": ("scib_total",),
+    "trajectory": ("order_spearman",),
+    "persister": ("auroc",),
+    "rare": ("recall",),
+    "response": ("auroc",),
+}
+"""Task -> the metric that judges it, the first that was measured."""
+
+_PROTOCOLS = {
+    "random": "at random",
+    "block": "contiguous blocks",
+    "section": "whole sections",
+    "patient": "whole patients or donors",
+    "cohort": "whole cohorts",
+    "truth": "nothing; known truth",
+}
+
+BETTER, LEVEL, LOST, FLOOR_USED = "better", "level", "loses", "floor used"
+"""What became of a model beside its best floor."""
 
 FROM_IMAGE = "expression_from_histology"
 """Task of the histology stage."""
@@ -171,6 +199,110 @@ def _words(difference: float, verdict: str) -> str:
         return "the same"
     sign = "+" if difference > 0 else "−"
     return f"{sign}{plain(float(f'{abs(difference):.3g}'))}, {verdict}"
+
+
+def judged(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Set the method that each task uses beside its best floor, in the metric that judges the task.
+
+    Parameters
+    ----------
+    frame
+        Metrics table.
+
+    Returns
+    -------
+    One entry for each stage, task, protocol and panel: ``stage``, ``task``, ``protocol``, ``panel``, ``metric``,
+    ``method`` and its ``value``, ``low``, ``high``; ``floor`` and its ``floor_value`` (empty and NaN without one);
+    ``verdict``: `BETTER`, `LEVEL` (a 95 % interval holds the floor, or no difference), `LOST`, `FLOOR_USED` where the
+    method is a floor itself, or empty where there is nothing to compare with. Where a task was scored by section, the
+    mean over sections, without interval.
+    """
+    found = []
+    for (stage, task, protocol, panel), rows in frame.groupby(["stage", "task", "protocol", "panel"], sort=False):
+        metric = next((name for name in _JUDGED.get(task, ()) if (rows["metric"] == name).any()), "")
+        means = _means(rows.loc[rows["metric"] == metric])
+        models = means.loc[[_kind(method)[0] == "" for method in means.index], "value"].dropna()
+        chosen = means.index[means["default"]]
+        if models.empty:
+            continue
+        smaller = metric.startswith(SMALLER_IS_BETTER)
+        method = chosen[0] if len(chosen) else models.idxmin() if smaller else models.idxmax()
+        floors = means.loc[map(is_floor, means.index), "value"].drop(method, errors="ignore").dropna()
+        floor = "" if floors.empty else floors.idxmin() if smaller else floors.idxmax()
+        entry = {"stage": stage, "task": task, "protocol": protocol, "panel": panel, "metric": metric, "method": method}
+        entry |= means.loc[method, ["value", "low", "high"]].to_dict()
+        entry |= {"floor": floor, "floor_value": floors.get(floor, math.nan)}
+        gain = _gain(frame.loc[(frame["task"] == task) & (frame["protocol"] == protocol)], method, floor)
+        found.append(entry | {"verdict": _verdict(entry, gain)})
+    return found
+
+
+def _means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return value, low, high of each method over all sections, and whether it is the default."""
+    rows = rows.loc[rows["fold"].isin(["all", ""])] if rows["fold"].isin(["all", ""]).any() else rows
+    rows = rows.loc[rows["sample"] == "all"] if (rows["sample"] == "all").any() else rows
+    by = rows.assign(default=rows["note"].str.contains(r"\bdefault\b")).groupby("method", sort=False)
+    means = by[["value", "low", "high"]].mean()
+    means.loc[by.size() > 1, ["low", "high"]] = math.nan
+    return means.assign(default=by["default"].any())
+
+
+def _gain(frame: pd.DataFrame, method: str, floor: str) -> pd.Series | None:
+    """Return the measured difference to the floor with its interval, where a stage wrote one."""
+    against = frame["metric"].str.startswith("gain_") & (frame["method"] == method) & (frame["sample"] == "all")
+    rows = frame.loc[against & frame["fold"].isin(["all", ""]) & (frame["note"] == f"against {floor}")]
+    return rows.iloc[0] if len(rows) else None
+
+
+def _verdict(entry: dict[str, Any], gain: pd.Series | None) -> str:
+    """Return what became of a method beside its floor: by the interval of the difference, else by its own."""
+    if is_floor(entry["method"]):
+        return FLOOR_USED
+    compared = against_floor(entry["value"], [entry["floor_value"]], entry["metric"])
+    if compared is None:
+        return ""
+    around = (
+        (entry["low"] <= entry["floor_value"] <= entry["high"]) if gain is None else gain["low"] <= 0 <= gain["high"]
+    )
+    return LEVEL if compared[1] == "equal" or around else BETTER if compared[1] == "better" else LOST
+
+
+def judged_table(entries: list[dict[str, Any]]) -> Html:
+    """Return `judged` as a table: what was asked, what is used, the best floor, and which of them won."""
+    kinds = {BETTER: "good", LOST: "lost", FLOOR_USED: "lost"}
+    rows = []
+    for entry in entries:
+        interval = "" if math.isnan(entry["low"]) else f" ({_score(entry['low'])} to {_score(entry['high'])})"
+        verdict = entry["verdict"]
+        tag = Html('<span class="tag {}">{}</span>').format(kinds.get(verdict, ""), verdict) if verdict else NOTHING
+        rows.append(
+            [
+                _over(sentence(entry["task"]), " · ".join(filter(None, [entry["stage"], entry["panel"]]))),
+                _over(_PROTOCOLS.get(entry["protocol"], entry["protocol"]), entry["metric"]),
+                _over(named(entry["method"]), _score(entry["value"]) + interval),
+                _over(named(entry["floor"]), _score(entry["floor_value"])) if entry["floor"] else "none",
+                tag,
+            ]
+        )
+    columns = ["Task", "Held out, and metric", "Used, and its score (95 %)", "Best floor, and its score", "Verdict"]
+    return table(columns, rows, empty="Nothing was scored.")
+
+
+def _over(above: Any, below: str) -> Html:
+    """Return two lines of a cell, the lower one quiet."""
+    return Html('{}<br><span class="quiet">{}</span>').format(above, below)
+
+
+def _score(value: float) -> str:
+    """Return a score with decimals that suit its size."""
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:.3f}" if abs(value) < 10 else number(value)
+
+
+def sentence(task: str) -> str:
+    """Return a task as people write it."""
+    return task[:1].upper() + task[1:].replace("_", " ")
 
 
 def without_parts(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from histoweft.report import render, run_record, stages
+from histoweft import failures
+from histoweft.report import render, run_record, stages, trace
 from histoweft.report.facts import FROM_IMAGE_TITLE, PLATFORMS, chosen_stability
 from histoweft.report.html import (
     Html,
     caption,
     caption_text,
     figure,
+    folded,
     joined,
     notice,
     number,
@@ -26,7 +28,6 @@ from histoweft.report.html import (
     portable_values,
     remark,
     section,
-    slug,
     table,
     thumbnail,
 )
@@ -37,6 +38,12 @@ REPOSITORY = Path(__file__).resolve().parents[4]
 
 COMMAND_VARIABLE = "HISTOWEFT_COMMAND"
 """Environment variable in which the Snakefile leaves the command that was typed."""
+
+MOST_WARNINGS = 8
+"""Warnings that are open on the page; the others unfold."""
+
+MOST_NAMES = 6
+"""Samples that are named before one warning."""
 
 _INTEGRATION_ALT = {
     "scores": "Batch mixing, conservation and total score of each integration method, doing nothing first",
@@ -86,13 +93,15 @@ def write(
     output: str | os.PathLike,
     methods_path: str | os.PathLike,
     shown: Mapping[str, Mapping[str, Any]] | None = None,
+    sources: Mapping[str, Mapping[str, str]] | None = None,
+    excluded: Sequence[str] = (),
 ) -> None:
     """Make the page of a study and its Methods paragraph.
 
     Parameters
     ----------
     inputs
-        Paths: facts and clusters (lists, in the order of `samples`), metrics; where the study was integrated
+        Paths: facts and pictures (lists, in the order of `samples`), metrics; where the study was integrated
         verdict and integration (a list of pngs, known by their stems); where expression was predicted from images
         histology_figures (likewise), histology_verdict and registration, as far as they were made.
     captions
@@ -105,6 +114,10 @@ def write(
         The notebook; its executed copy, the page and the paragraph that are written.
     shown
         What further stages show; see `stages.sections`.
+    sources
+        Where the inputs come from; see `trace.addresses`.
+    excluded
+        Samples of the sheet that the config leaves out.
     """
     shown = {stage: dict(parts) for stage, parts in (shown or {}).items()}
     facts = read_facts(inputs.get("facts") or [])
@@ -117,7 +130,8 @@ def write(
         "config": portable_values(config),
         "sheet": sheet_rows(samples, config),
         "facts": [str(path) for path in inputs.get("facts") or []],
-        "thumbnails": dict(zip(samples, map(str, inputs.get("clusters") or []), strict=True)),
+        "left_out": left_out(excluded, Path("logs") / config["study"]),
+        "pictures": dict(zip(samples, map(str, inputs.get("pictures") or []), strict=True)),
         "metrics": str(inputs["metrics"]),
         "verdict": str(inputs.get("verdict") or ""),
         "figures": {Path(path).stem: str(path) for path in inputs.get("integration") or []},
@@ -128,6 +142,7 @@ def write(
         },
         "shown": shown,
         "captions": {Path(path).stem: caption_text(path) for path in captions},
+        "traced": trace.addresses(sources or {}, Path(output).parent),
         "methods_text": paragraph_text,
         "cited": cited,
         "versions": versions,
@@ -145,6 +160,23 @@ def write(
 def read_facts(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
     """Read the facts of each sample."""
     return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+
+
+def left_out(excluded: Sequence[str], logs: str | os.PathLike) -> list[dict[str, str]]:
+    """Return the samples that the config leaves out, each with what made it fail, where that is remembered.
+
+    Parameters
+    ----------
+    excluded
+        Their names.
+    logs
+        Folder of the study's logs.
+    """
+    failed = {found.sample: found for found in failures.remembered(logs)} if excluded else {}
+    return [
+        {"sample": name, "why": portable(failures.first_line(failed[name].message)) if name in failed else ""}
+        for name in excluded
+    ]
 
 
 def sheet_rows(samples: dict[str, dict[str, Any]], config: dict[str, Any]) -> list[dict[str, Any]]:
@@ -188,8 +220,14 @@ def header(config: dict[str, Any], facts: list[dict[str, Any]], sheet: list[dict
     simulated = any(str(row.get("path", "")).startswith(made_up) for row in sheet)
     caution = " The tissue is simulated: nothing here says anything about real tissue." if simulated else ""
     author = paragraph(config["report"]["author"], kind="quiet") if config["report"]["author"] else ""
-    return Html("<header><h1>{}</h1>{}{}</header>").format(
-        config["title"] or config["study"], author, paragraph(_summary(config, facts) + caution, kind="lead")
+    explorer = ""
+    if facts and config["report"]["explorer"]["run"]:
+        look = Html('<a class="button" href="../explorer/index.html">Open the explorer</a>')
+        explorer = paragraph(
+            look, " to pan and zoom every section, and to colour it by any gene or group.", kind="look"
+        )
+    return Html("<header><h1>{}</h1>{}{}{}</header>").format(
+        config["title"] or config["study"], author, paragraph(_summary(config, facts) + caution, kind="lead"), explorer
     )
 
 
@@ -226,39 +264,73 @@ def warnings(
     predicted: Mapping[str, Any],
     shown: Mapping[str, Any] | None = None,
 ) -> Html:
-    """Return the warnings of every sample, of the integration, of the image models and of further stages."""
-    found = [
-        joined([Html('<a href="{}.html"><b>{}</b></a>: ').format(f["sample"], f["sample"]), remark(warning)])
-        for f in facts
-        for warning in f["warnings"]
-    ]
-    joining = [remark(portable(str(text))) for text in stages.read_verdict(verdict).get("warnings", [])]
-    found += [joined([Html("<b>integration</b>: "), text]) for text in joining]
-    link = Html('<a href="#{}"><b>histology</b></a>: {}')
-    found += [
-        link.format(slug(FROM_IMAGE_TITLE), text) for text in _below(stages.read_verdict(predicted.get("verdict", "")))
-    ]
-    found += stages.warnings(shown or {})
-    if not found:
+    """Return the warnings of every sample, of the integration, of the image models and of further stages.
+
+    What several samples say alike is said once.
+    """
+    names = [f["sample"] for f in facts]
+    found: dict[tuple[str, str], list[str]] = {}
+    for f in facts:
+        for text in f["warnings"]:
+            found.setdefault(("", text), []).append(f["sample"])
+    told = [("integration", portable(str(text))) for text in stages.read_verdict(verdict).get("warnings", [])]
+    told += [("histology", text) for text in _below(stages.read_verdict(predicted.get("verdict", "")))]
+    for stage, text in told + stages.warnings(shown or {}):
+        sample, _, rest = text.partition(": ")
+        whose, said = ([sample], rest) if sample in names and rest else ([], text)
+        found.setdefault((stage, said), []).extend(whose)
+    lines = [_warning(stage, text, whose) for (stage, text), whose in found.items()]
+    if not lines:
         return notice("good", "No warnings", ["No section and no step of this study had anything to report."])
-    return notice("warning", f"{len(found)} warning{'s' if len(found) > 1 else ''}", found)
+    title = f"{len(lines)} warning{'s' if len(lines) > 1 else ''}"
+    box = notice("warning", title, lines[:MOST_WARNINGS])
+    rest = lines[MOST_WARNINGS:]
+    return joined([box, folded(f"{len(rest)} more of them", notice("warning", "", rest))]) if rest else box
+
+
+def _warning(stage: str, text: str, names: Sequence[str]) -> Html:
+    """Return a warning with links to the stage it is of and to the samples it is about."""
+    linked = [Html('<a href="{0}.html"><b>{0}</b></a>').format(name) for name in names[:MOST_NAMES]]
+    if len(names) > MOST_NAMES:
+        linked.append(Html("{} more").format(len(names) - MOST_NAMES))
+    head = [part for part in (stages.link(stage) if stage else "", joined(linked, ", ")) if part]
+    return joined([joined(head, ", "), ": ", remark(text)])
+
+
+def excluded(left_out: Sequence[Mapping[str, str]]) -> Html:
+    """Return which samples of the sheet are missing from the study and why; nothing where all are in it."""
+    if not left_out:
+        return Html("")
+    lines = [
+        Html("<b>{}</b>: {}").format(one["sample"], one["why"] or "left out by the config (option exclude).")
+        for one in left_out
+    ]
+    n = len(lines)
+    return notice("warning", f"{n} sample{'s' if n > 1 else ''} of the sheet left out", lines)
+
+
+def answers(verdict: str, predicted: Mapping[str, Any], shown: Mapping[str, Any]) -> Html:
+    """Return what was found, first of all: a short paragraph for each stage."""
+    paths = {"integration": verdict, "histology": predicted.get("verdict", "")}
+    return stages.answers(paths | {stage: parts.get("verdict", "") for stage, parts in shown.items()})
 
 
 def samples(facts: list[dict[str, Any]]) -> Html:
     """Return the table of samples, each linked to its page; nothing for a study without sections."""
     if not facts:
         return Html("")
-    columns = ["Sample", "Patient", "Condition", "Platform", "Kept", "Share kept", "Genes", "Median genes"]
-    columns += ["Median counts", "Clusters", "Stability (ARI)", "Against labels (ARI)", "Warnings"]
+    columns = ["Sample", "Patient", "Condition", "Platform", "Came in", "Kept", "Lost at quality control"]
+    columns += ["Median genes", "Median counts", "Clusters", "Stability (ARI)", "Against labels (ARI)", "Warnings"]
+    several = len({f["platform"] for f in facts}) > 1
     rows = [
         [
             Html('<a href="{0}.html">{0}</a>').format(f["sample"]),
             f["patient"],
             f["condition"],
-            PLATFORMS.get(f["platform"], f["platform"]),
+            f"{PLATFORMS.get(f['platform'], f['platform'])} ({f['unit']})" if several else "",
+            f["barcodes_in"],
             f["barcodes"],
-            percent(f["barcodes"], f["barcodes_in"]),
-            f["genes"],
+            _lost(f),
             f["median_genes"],
             f["median_counts"],
             f["clusters"],
@@ -270,28 +342,47 @@ def samples(facts: list[dict[str, Any]]) -> Html:
     ]
     said = [at for at in range(len(columns)) if any(row[at] not in (None, "") for row in rows)]
     shown = [[row[at] for at in said] for row in rows]
-    return section("Samples", table([columns[at] for at in said], shown, tall=len(rows) > 20))
+    return section(
+        "Samples",
+        table([columns[at] for at in said], shown, tall=len(rows) > 20),
+        _counted("Counted by rules ingest_counts and qc, clustered by rule leiden; gathered in", "facts.json"),
+    )
 
 
-def gallery(facts: list[dict[str, Any]], thumbnails: dict[str, str]) -> Html:
-    """Return a small picture of each sample's clusters, linked to its page."""
+def _counted(words: str, file: str) -> Html:
+    """Return where the numbers of all sections stand."""
+    return Html('<p class="source"><span>{} <code>samples/&lt;sample&gt;/{}</code></span></p>').format(words, file)
+
+
+def _lost(facts: dict[str, Any]) -> str:
+    lost = facts["barcodes_in"] - facts["barcodes"]
+    return f"{number(lost)} ({percent(lost, facts['barcodes_in'])})"
+
+
+def gallery(facts: list[dict[str, Any]], pictures: Mapping[str, str], traced: Mapping[str, Mapping[str, Any]]) -> Html:
+    """Return a small picture of each section, linked to its page: its domains, or its clusters without coordinates."""
     if not facts:
         return Html("")
-    cards = [_card(f, thumbnails[f["sample"]]) for f in facts]
-    note = paragraph(
-        "Each section was clustered by itself: the same colour in two sections is not the same cluster. Choose a "
-        "picture for the section's page."
-    )
-    return section("Clusters of each section", note, Html('<div class="gallery">{}</div>').format(joined(cards)))
+    of_domains = [f["sample"] for f in facts if Path(pictures[f["sample"]]).stem == "domain"]
+    notes = []
+    if of_domains:
+        notes.append("Domains were found in all sections together: a colour is the same domain in every section.")
+    if len(of_domains) < len(facts):
+        notes.append("Clusters were found in each section alone: a colour is another cluster in the next section.")
+    cards = [_card(f, pictures[f["sample"]], traced) for f in facts]
+    words = paragraph(" ".join([*notes, "Choose a picture for the section's page."]))
+    return section("The tissue", words, Html('<div class="gallery">{}</div>').format(joined(cards)))
 
 
-def _card(facts: dict[str, Any], picture: str) -> Html:
-    clusters = f"{facts['clusters']} clusters of {number(facts['barcodes'])} {facts['unit']}"
-    words = ", ".join(filter(None, [facts["patient"], facts["condition"], clusters]))
+def _card(facts: dict[str, Any], picture: str, traced: Mapping[str, Mapping[str, Any]]) -> Html:
+    shown = {"domain": "Domains", "clusters": "Clusters"}[Path(picture).stem]
+    size = f"{number(facts['barcodes'])} {facts['unit']}"
+    words = ", ".join(filter(None, [facts["patient"], facts["condition"], size]))
+    anchor = stages.anchor("space") if shown == "Domains" else "clusters"
     return Html(
-        '<figure><a href="{0}.html#clusters"><img src="{1}" alt="Clusters of {0}" loading="lazy">'
-        "<figcaption><b>{0}</b><span>{2}</span></figcaption></a></figure>"
-    ).format(facts["sample"], thumbnail(picture), words)
+        '<figure><a href="{0}.html#{1}"><img src="{2}" alt="{3} of {0}"></a>'
+        '<figcaption><a href="{0}.html"><b>{0}</b></a> <span>{4}</span>{5}</figcaption></figure>'
+    ).format(facts["sample"], anchor, thumbnail(picture), shown, words, trace.line(picture, traced))
 
 
 def quality(facts: list[dict[str, Any]], captions: dict[str, str]) -> Html:
@@ -309,10 +400,21 @@ def quality(facts: list[dict[str, Any]], captions: dict[str, str]) -> Html:
         removed = {(row["axis"], row.get("rule") or row["filter"]): row["removed"] for row in f["qc"]}
         row = [f["sample"], f["barcodes_in"], *(removed.get(rule) for rule in barcode_rules), f["barcodes"]]
         rows.append([*row, f["genes_in"], *(removed.get(rule) for rule in gene_rules), f["genes"]])
-    return section("Quality control", table(columns, rows, tall=len(rows) > 20), caption(captions["qc_table"]))
+    return section(
+        "Quality control",
+        table(columns, rows, tall=len(rows) > 20),
+        caption(captions["qc_table"]),
+        _counted("Counted by rule qc:", "qc.tsv"),
+    )
 
 
-def integration(verdict: str, figures: dict[str, str], metrics: str, captions: dict[str, str]) -> Html:
+def integration(
+    verdict: str,
+    figures: dict[str, str],
+    metrics: str,
+    captions: dict[str, str],
+    traced: Mapping[str, Any],
+) -> Html:
     """Return whether joining the sections was worth it; nothing for a study of one section."""
     from histoweft.report.scores import read_scores
 
@@ -324,18 +426,25 @@ def integration(verdict: str, figures: dict[str, str], metrics: str, captions: d
     title = "Doing nothing was best" if floor_won else f"Best: {best}" if best else "Verdict"
     items = [text or "No verdict was written.", *filter(None, [_measured_against(said)])]
     pictures = [
-        figure(figures[name], alt, caption(captions[_caption_of(name)]), anchor=f"figure-{name}")
+        figure(
+            figures[name],
+            alt,
+            caption(captions[_caption_of(name)]),
+            anchor=f"figure-{name}",
+            source=trace.line(figures[name], traced),
+        )
         for name, alt in _INTEGRATION_ALT.items()
         if name in figures
     ]
     frame = read_scores(metrics)
     return section(
-        "Integration",
+        stages.INTEGRATION_TITLE,
         notice("plain" if floor_won else "good", title, items),
         *pictures,
         Html("<h3>Scores</h3>"),
         _integration_table(frame.loc[frame["task"] == "integration"]),
         caption(captions["integration_table"]),
+        trace.line(metrics, traced),
     )
 
 
@@ -379,7 +488,11 @@ def _below(said: Mapping[str, Any]) -> list[str]:
 
 
 def histology(
-    facts: list[dict[str, Any]], predicted: Mapping[str, Any], metrics: str, captions: dict[str, str]
+    facts: list[dict[str, Any]],
+    predicted: Mapping[str, Any],
+    metrics: str,
+    captions: dict[str, str],
+    traced: Mapping[str, Any],
 ) -> Html:
     """Return how well expression is predicted from the image; nothing for a study without images.
 
@@ -393,6 +506,8 @@ def histology(
         Path of the study's metrics table.
     captions
         By their names.
+    traced
+        Of `trace.addresses`.
     """
     from histoweft.report.scores import from_image, image_methods, image_table, read_scores
 
@@ -402,7 +517,13 @@ def histology(
     said, frame = stages.read_verdict(predicted["verdict"]), read_scores(metrics)
     scored = from_image(frame)
     pictures = {
-        name: figure(predicted["figures"][name], alt, caption(captions[words]), anchor=f"figure-histology-{name}")
+        name: figure(
+            predicted["figures"][name],
+            alt,
+            caption(captions[words]),
+            anchor=f"figure-histology-{name}",
+            source=trace.line(predicted["figures"][name], traced),
+        )
         for name, (words, alt) in _HISTOLOGY_FIGURES.items()
         if name in predicted["figures"]
     }
@@ -415,6 +536,7 @@ def histology(
             Html("<h3>Methods and protocols</h3>"),
             image_table(frame),
             caption(captions["histology_table"]),
+            trace.line(metrics, traced),
             image_methods(frame),
             Html("<h3>Training spots and held-out spots</h3>"),
             paragraph(*_hidden(frame), _leaks(said, scored)),
@@ -580,9 +702,9 @@ def _registration(path: str, captions: Mapping[str, str]) -> list[Html]:
     ]
 
 
-def all_scores(metrics: str, captions: dict[str, str]) -> Html:
-    """Return every score of the study, each model beside its floor."""
-    from histoweft.report.scores import evidence, read_scores, without_parts
+def all_scores(metrics: str, captions: dict[str, str], traced: Mapping[str, Any]) -> Html:
+    """Return what each task uses beside its best floor, and every score of the study, folded by task."""
+    from histoweft.report.scores import evidence, judged, judged_table, read_scores, sentence, without_parts
 
     frame = read_scores(metrics)
     shown = without_parts(frame)
@@ -590,17 +712,21 @@ def all_scores(metrics: str, captions: dict[str, str]) -> Html:
     more = f"Shown are means over sections and folds; {left:,} rows of single ones are in " if left else ""
     return section(
         "Evidence",
+        paragraph(
+            "Each task in the metric that judges it: what the workflow uses beside the best simple baseline. ",
+            Html("<em>level</em> means that the 95 % interval does not tell them apart; a model that "),
+            Html("<em>loses</em> should not be used, whatever it is called."),
+        ),
+        judged_table(judged(frame)),
+        trace.line(metrics, traced),
+        Html("<h3>Every score</h3>"),
         caption(captions["metrics_table"]),
         paragraph(more, Html("<code>metrics.tsv</code>"), ".", kind="quiet") if left else "",
         *(
-            joined([Html("<h3>{}</h3>").format(_sentence(task)), evidence(rows, tall=len(rows) > 25, task=False)])
+            folded(f"{sentence(task)}: {len(rows):,} scores", evidence(rows, tall=len(rows) > 25, task=False))
             for task, rows in shown.groupby("task", sort=False)
         ),
     )
-
-
-def _sentence(task: str) -> str:
-    return task[:1].upper() + task[1:].replace("_", " ")
 
 
 def methods_section(text: str, cited: list[str]) -> Html:
@@ -626,7 +752,7 @@ def provenance(
     return section(
         "Provenance",
         *(_sheet(sheet) if sheet else ()),
-        _folded("Config with all defaults (config.yaml)", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)),
+        _as_text("Config with all defaults (config.yaml)", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)),
         run_record.environment_table(found.get("environments") or []),
         Html('<h3>Run</h3><dl class="pairs">{}</dl>').format(listed),
         run_record.crate_note(),
@@ -641,12 +767,12 @@ def _sheet(sheet: list[dict[str, Any]]) -> list[Html]:
     return [
         Html("<h3>Sample sheet</h3>"),
         table(columns, rows, tall=len(sheet) > 20),
-        _folded("The sheet as text (samples.tsv)", "\n".join(lines)),
+        _as_text("The sheet as text (samples.tsv)", "\n".join(lines)),
     ]
 
 
-def _folded(title: str, text: str) -> Html:
-    return Html("<details><summary>{}</summary><pre><code>{}</code></pre></details>").format(title, text)
+def _as_text(title: str, text: str) -> Html:
+    return folded(title, Html("<pre><code>{}</code></pre>").format(text))
 
 
 def reproduce(config: dict[str, Any], found: dict[str, str]) -> Html:

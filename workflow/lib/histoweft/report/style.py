@@ -42,7 +42,7 @@ main { padding: 2.3rem clamp(1.2rem, 3.2vw, 4rem) 3rem; max-width: 94rem; width:
 header h1 {
   margin: 0 0 0.3rem; font-size: 2.1rem; line-height: 1.2; letter-spacing: -0.015em; overflow-wrap: anywhere;
 }
-header .lead { font-size: 1.06rem; max-width: 62rem; margin: 0.5rem 0 0; }
+header .lead { font-size: 1.06rem; max-width: 62rem; margin: 0.5rem 0 0.8rem; }
 header .tags { display: flex; flex-wrap: wrap; gap: 0.45rem; margin: 0.7rem 0 0; padding: 0; list-style: none; }
 header .tags li {
   background: var(--accent-soft); color: var(--ink); border-radius: 99px; padding: 0.08rem 0.8rem; font-size: 0.9rem;
@@ -71,14 +71,14 @@ pre code { background: none; padding: 0; font-size: 1em; }
   border: 1px solid var(--line); border-left-width: 5px; border-radius: 8px; padding: 0.8rem 1.15rem;
   margin: 0 0 1rem;
 }
-.notice h3 { margin: 0 0 0.25rem; }
+.notice .head { margin: 0 0 0.25rem; font-weight: 650; font-size: 1.03rem; }
 .notice p, .notice ul { margin: 0; max-width: 66rem; }
 .notice ul { padding-left: 1.15rem; }
 .notice li { margin: 0.12rem 0; }
 .notice.warning { background: var(--warn-back); border-color: var(--warn-line); }
-.notice.warning h3 { color: var(--warn); }
+.notice.warning .head { color: var(--warn); }
 .notice.good { background: var(--good-back); border-color: var(--good-line); }
-.notice.good h3 { color: var(--good); }
+.notice.good .head { color: var(--good); }
 .notice.plain { background: var(--card); }
 .numbers {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(11.4rem, 1fr)); gap: 0.8rem; margin: 0 0 1rem;
@@ -98,7 +98,8 @@ pre code { background: none; padding: 0; font-size: 1em; }
 .table.tall { max-height: 34rem; overflow-y: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; line-height: 1.4; }
 th, td { padding: 0.38rem 0.7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-td { max-width: 34rem; overflow-wrap: break-word; }
+td { min-width: 11rem; max-width: 34rem; overflow-wrap: break-word; }
+td.n, td.short { min-width: 0; }
 thead th {
   position: sticky; top: 0; background: var(--card); box-shadow: inset 0 -1px 0 var(--line); font-weight: 600;
   color: var(--soft); vertical-align: bottom; line-height: 1.3;
@@ -114,6 +115,8 @@ tr.group td { border-top: 2px solid var(--line); }
   border: 1px solid var(--line); border-radius: 99px; padding: 0 0.5em; font-size: 0.82em; color: var(--soft);
   white-space: nowrap;
 }
+.tag.good { color: var(--good); border-color: var(--good-line); background: var(--good-back); }
+.tag.lost { color: var(--warn); border-color: var(--warn-line); background: var(--warn-back); font-weight: 600; }
 .chip {
   display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%; margin-right: 0.5em;
   vertical-align: -0.04em;
@@ -127,18 +130,34 @@ figcaption {
   padding: 0.85rem 1.2rem 0.35rem; border-top: 1px solid var(--line); font-size: 0.92rem; line-height: 1.55;
   width: 0; min-width: 100%;
 }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(25rem, 1fr)); gap: 1.1rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1.1rem; }
 .gallery figure { width: auto; margin: 0; }
-.gallery img { width: 100%; }
-.gallery a { text-decoration: none; color: inherit; display: block; }
-.gallery a:hover figcaption b { color: var(--accent); }
-.gallery figcaption { padding-bottom: 0.8rem; }
-.gallery figcaption b { display: block; }
+.gallery img { width: 100%; height: 19rem; object-fit: contain; }
+.gallery figure > a { display: block; }
 .gallery figcaption span { color: var(--soft); }
+.source {
+  display: flex; flex-wrap: wrap; gap: 0.1rem 1rem; max-width: none;
+  margin: 0.2rem 0 0.5rem; font-size: 0.82rem; line-height: 1.5; color: var(--soft); overflow-wrap: anywhere;
+}
+.source code { background: none; padding: 0; }
+section > .source { margin: -0.35rem 0 1.3rem; }
+.button {
+  display: inline-block; margin-right: 0.35rem; padding: 0.28rem 0.95rem; border-radius: 99px; text-decoration: none;
+  background: var(--accent); color: var(--page); font-weight: 600;
+}
+.answers { margin: 0 0 1rem; max-width: 76rem; }
+.answers div {
+  display: grid; grid-template-columns: 13.5rem minmax(0, 1fr); gap: 0.2rem 1.6rem; padding: 0.75rem 0;
+  border-top: 1px solid var(--line);
+}
+.answers div:last-child { border-bottom: 1px solid var(--line); }
+.answers dd { margin: 0; }
+.more { white-space: nowrap; color: var(--soft); font-size: 0.9rem; }
 .references { font-size: 0.9rem; padding-left: 1.2rem; max-width: 62rem; }
 .references li { margin: 0.2rem 0; }
-details { margin: 0 0 1rem; }
-summary { cursor: pointer; font-weight: 600; margin: 0 0 0.6rem; }
+details { margin: 0 0 0.5rem; }
+summary { cursor: pointer; font-weight: 600; padding: 0.15rem 0; }
+summary + * { margin-top: 0.5rem; }
 dl.pairs {
   display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.2rem 1.2rem; margin: 0 0 1rem;
   font-size: 0.93rem;
@@ -162,7 +181,7 @@ footer {
   .contents ol { display: flex; flex-wrap: wrap; gap: 0 1rem; }
   main { padding-top: 1.4rem; }
   header h1 { font-size: 1.65rem; }
-  .gallery { grid-template-columns: minmax(0, 1fr); }
+  .gallery, .answers div { grid-template-columns: minmax(0, 1fr); }
 }
 @media print {
   :root {
@@ -172,11 +191,14 @@ footer {
   }
   @page { margin: 16mm 14mm; }
   body { display: block; font-size: 10.5pt; }
-  .contents, .skip { display: none; }
+  .contents, .skip, .look { display: none; }
+  details::details-content { content-visibility: visible; display: block; block-size: auto; }
+  summary { list-style: none; }
   main { padding: 0; max-width: none; }
   .table, .table.tall { overflow: visible; max-height: none; }
   table { font-size: 8.5pt; }
-  th, td { padding: 2pt 5pt; }
+  th, td { padding: 2pt 4pt; }
+  td, td.short { min-width: 0; white-space: normal; }
   thead th { position: static; white-space: normal; }
   tr, figure, .notice, .numbers div { break-inside: avoid; }
   h2, h3 { break-after: avoid; }

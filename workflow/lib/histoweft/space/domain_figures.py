@@ -62,10 +62,17 @@ def study_colours(tables: Sequence[pd.DataFrame], labels: Iterable[object]) -> d
     Column to category to colour; ``label`` for expert labels.
     """
     pooled = pd.concat(tables, ignore_index=True)
-    found = {name: matched_colours(pooled, "consensus", name) for name in _TITLES if name in pooled}
+    found = {name: matched_colours(pooled, "consensus", name) for name in (*_TITLES, "domain") if name in pooled}
     given = pooled["semi"].dropna().unique() if "semi" in pooled else []
     named = shared_colours([*labels, *given])
     return found | {"label": named, "semi": named}
+
+
+def domain_figure(place: Place, domains: pd.Series, out: str | os.PathLike, colours: Mapping[str, str]) -> None:
+    """Show the domains in use on the tissue, alone: the picture to set beside those of other sections."""
+    fig, axes = _grid(1, 5.0, 4.4)
+    tissue(axes[0], place.xy, domains, colours=colours, **place.options)
+    save(fig, out)
 
 
 def domains_figure(
@@ -106,12 +113,14 @@ def domains_figure(
     save(fig, out)
 
 
-def niches_figure(place: Place, niches: pd.Series, groups: pd.Categorical, out: str | os.PathLike) -> None:
+def niches_figure(
+    place: Place, niches: pd.Series, groups: pd.Categorical, out: str | os.PathLike, title: str = "groups"
+) -> None:
     """Show niches on the tissue beside the groups they are made of, whose categories are those of all sections."""
     fig, axes = _grid(2)
     tissue(axes[0], place.xy, niches, title="niches", **place.options)
     colours = shared_colours(groups.categories)
-    tissue(axes[1], place.xy, pd.Series(groups), colours=colours, title="groups", **place.options)
+    tissue(axes[1], place.xy, pd.Series(groups), colours=colours, title=title, **place.options)
     save(fig, out)
 
 

@@ -128,7 +128,29 @@ def domain_rows(
     seeds; by section, and their mean where there are several.
     """
     spans = dict(zip(tissue.samples, tissue.spans))
-    panel = f"spatially variable genes ({len(tissue.genes)})"
+    return partition_rows(spans, runs, truth, study, method, n, f"spatially variable genes ({len(tissue.genes)})")
+
+
+def partition_rows(
+    spans: Mapping[str, slice],
+    runs: Mapping[str, np.ndarray],
+    truth: Mapping[str, pd.Series],
+    study: str,
+    method: str,
+    n: int,
+    panel: str,
+) -> list[dict]:
+    """Score partitions of points, whatever they were made from; see `domain_rows`.
+
+    Parameters
+    ----------
+    spans
+        Sample to its rows in a partition.
+    runs, truth, study, method, n
+        See `domain_rows`.
+    panel
+        Genes that the partitions were made from.
+    """
     rows = []
     for name, partitions in runs.items():
         scores = {

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from histoweft.io import CountsFile
-from histoweft.plotting import UNLABELLED, category_colours, category_legend, new_figure, save, tissue
+from histoweft.plotting import (
+    UNLABELLED,
+    category_colours,
+    category_legend,
+    new_figure,
+    save,
+    shared_colours,
+    tissue,
+)
 from histoweft.trajectory import stability
 from histoweft.trajectory.results import fates_of
 
@@ -68,7 +77,7 @@ def _names_on_umap(
     size = float(np.clip(12_000 / max(len(xy), 1), 0.3, 12))
     present = sorted(set(names) - {""}, key=lambda name: (len(name), name) if name.isdigit() else (99, name))
     known = colours or category_colours(present)
-    colours = {name: known[name] for name in present}
+    colours = {name: known.get(name, UNLABELLED) for name in present}
     blank = names == ""
     ax.scatter(*xy[blank].T, s=size, c=UNLABELLED, linewidths=0, rasterized=True)
     ax.scatter(*xy[~blank].T, s=2 * size, c=[colours[name] for name in names[~blank]], linewidths=0, rasterized=True)
@@ -85,7 +94,9 @@ def _message(text: str, out: str | os.PathLike) -> None:
     save(fig, out)
 
 
-def order_figure(umap: np.ndarray, table: pd.DataFrame, labels: np.ndarray, out: str | os.PathLike) -> None:
+def order_figure(
+    umap: np.ndarray, table: pd.DataFrame, labels: np.ndarray, out: str | os.PathLike, groups: Iterable[str] = ()
+) -> None:
     """Draw groups, pseudotime, the cores of macrostates and of terminal states, and fate entropy on the UMAP.
 
     Parameters
@@ -98,9 +109,12 @@ def order_figure(umap: np.ndarray, table: pd.DataFrame, labels: np.ndarray, out:
         Group of each barcode, "" where none.
     out
         Picture to write.
+    groups
+        Groups of all samples where they mean the same in each, so that a colour does too.
     """
     fig, axes = _grid(5, (4.6, 3.7))
-    _names_on_umap(axes[0], umap, labels, "groups (not used to find states)")
+    colours = shared_colours([*groups, *labels])
+    _names_on_umap(axes[0], umap, labels, "groups (not used to find states)", colours)
     _on_umap(axes[1], umap, table["pseudotime"].to_numpy(float), "pseudotime", cmap="viridis", vmin=0, vmax=1)
     states = table["macrostate"].to_numpy(object)
     colours = category_colours(sorted(set(states) - {""}))
