@@ -15,6 +15,7 @@ from histoweft.provenance import library_hash
 from histoweft.resources import memory
 from histoweft.scheduling import calm_scheduler
 from histoweft.simulate import layout
+from histoweft.submissions import declared
 
 calm_scheduler()
 
@@ -36,6 +37,7 @@ study, _faults = studies.load(config, source=", ".join(map(str, workflow.configf
 # Looking at the inputs belongs to planning; a job on a cluster node reads the Snakefile again and need not.
 discoveries, _input_faults = inputs.discover_all(study, simulated_inputs(), check=workflow.is_main_process)
 _faults.extend(_input_faults)
+_faults.extend(declared.complete(study.config, REPOSITORY / "envs"))
 REFERENCE = reference.located(study.config)
 discovered_reference = reference.discover(REFERENCE, study.simulated) if REFERENCE else Discovery()
 if workflow.is_main_process:

@@ -35,6 +35,8 @@ class Inputs:
         Names, sorted.
     groups
         Batch of each cell; None where none is known.
+    genes
+        Names, as the reference calls them.
     notes
         What was left out, in words.
     """
@@ -45,6 +47,7 @@ class Inputs:
     codes: np.ndarray
     types: list[str]
     groups: np.ndarray | None
+    genes: np.ndarray
     notes: list[str] = field(default_factory=list)
 
 
@@ -91,7 +94,8 @@ def read_inputs(
     labels = obs["label"].astype(str).to_numpy()
     types = sorted(set(labels))
     groups = obs["batch"].astype(str).to_numpy() if "batch" in obs else None
-    return Inputs(tissue, barcodes, known, np.searchsorted(types, labels), types, groups, notes)
+    genes = shared.names[nuclear].astype(str)
+    return Inputs(tissue, barcodes, known, np.searchsorted(types, labels), types, groups, genes, notes)
 
 
 def _read(counts: CountsFile, columns: np.ndarray, keep: np.ndarray) -> sp.csr_matrix:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from histoweft.annotation import deconvolve_selftest as selftest
-from histoweft.annotation.deconvolve import Options, Proportions, deconvolve, fit
+from histoweft.annotation.deconvolve import Fit, Options, Proportions, deconvolve, fit
 from histoweft.annotation.deconvolve_inputs import Inputs
 from histoweft.annotation.deconvolve_score import choose, trial_rows
-from histoweft.annotation.deconvolve_signature import learn_signature
+from histoweft.annotation.deconvolve_signature import Signature, learn_signature
 from histoweft.errors import InputError
 
 CELLS_PER_SPOT = {"visium": (2, 15), "visium_hd": (1, 3), "st": (10, 40)}
@@ -44,6 +44,40 @@ class Result:
     facts: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What a trial starts from.
+
+    Attributes
+    ----------
+    options
+        Of the methods.
+    signature, model
+        Of the whole reference, and fitted to the sample with it.
+    halves, setting
+        Of the reference, and of the spots that are mixed from one of them.
+    """
+
+    options: Options
+    signature: Signature
+    model: Fit
+    halves: selftest.Halves
+    setting: selftest.Setting
+
+
+def prepare(inputs: Inputs, options: Mapping[str, Any], platform: str, seed: int) -> Ready:
+    """Learn from a sample what the spots of its trial must be like; see `deconvolve_sample`."""
+    wanted = Options(n_genes=options["genes"], cell_sizes=options["cell_sizes"], seed=seed)
+    signature = learn_signature(inputs.cells, inputs.codes, len(inputs.types))
+    model = fit(inputs.spots, signature, wanted)
+    totals = np.asarray(inputs.spots.sum(axis=1)).ravel()
+    setting = selftest.Setting(
+        cells_per_spot(options["cells_per_spot"], platform), totals[totals > 0],
+        min(model.noise.platform.log_sd, _LARGEST_LOG_SD), MIXED_SPOTS, options["missing_rate"], seed,
+    )  # fmt: skip
+    return Ready(wanted, signature, model, selftest.halve(inputs.codes, inputs.groups, seed), setting)
+
+
 def deconvolve_sample(
     inputs: Inputs, options: Mapping[str, Any], *, study: str, sample: str, platform: str, seed: int
 ) -> Result:
@@ -62,16 +96,10 @@ def deconvolve_sample(
     seed
         Of every draw.
     """
-    wanted = Options(n_genes=options["genes"], cell_sizes=options["cell_sizes"], seed=seed)
-    signature = learn_signature(inputs.cells, inputs.codes, len(inputs.types))
-    model = fit(inputs.spots, signature, wanted)
+    ready = prepare(inputs, options, platform, seed)
+    wanted, signature, model, setting = ready.options, ready.signature, ready.model, ready.setting
     totals = np.asarray(inputs.spots.sum(axis=1)).ravel()
-    setting = selftest.Setting(
-        cells_per_spot(options["cells_per_spot"], platform), totals[totals > 0],
-        min(model.noise.platform.log_sd, _LARGEST_LOG_SD), MIXED_SPOTS, options["missing_rate"], seed,
-    )  # fmt: skip
-    halves = selftest.halve(inputs.codes, inputs.groups, seed)
-    trial = selftest.run_trial(inputs.cells, inputs.codes, halves, setting, wanted)
+    trial = selftest.run_trial(inputs.cells, inputs.codes, ready.halves, setting, wanted)
     method = choose(options["method"], trial)
     found = deconvolve(inputs.spots, signature, Options(method, wanted.n_genes, wanted.cell_sizes, seed), model)
     tried, found = with_errors(trial, method, found)

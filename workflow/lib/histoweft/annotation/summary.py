@@ -148,7 +148,7 @@ def summarise(
     judged = {name: score.judge(one, alpha) for name, one in by_method.items()}
     scores = {name: score.score(one, seed) for name, one in judged.items()}
     default = score.default_model(asked, scores)
-    book = _Book(study, default)
+    book = Book(study, default)
     _reference_rows(book, by_method, judged, scores)
     coarse = _group_rows(book, by_method, groups, alpha, seed)
     left_out = _unknown_rows(book, by_method[LOGISTIC], groups, unknown_rate)
@@ -174,14 +174,23 @@ def _told_once(samples: Sequence[Sample]) -> list[str]:
     return [f"{', '.join(names)}: {text}" for text, names in of.items()]
 
 
-class _Book:
-    """Takes down rows of the metrics table."""
+class Book:
+    """Takes down rows of the metrics table.
+
+    Parameters
+    ----------
+    study
+        Name.
+    default
+        The model that annotates; empty where it is not among the rows.
+    """
 
     def __init__(self, study: str, default: str):
         self.rows: list[dict[str, Any]] = []
         self._study, self._default = study, default
 
     def add(self, method: str, sample: str, protocol: str, metric: str, value: float, **more: Any) -> None:
+        """Take down one row; see `metrics.metric_row`."""
         notes = ["default"] if method in (self._default, DISTANCE) else []
         more["note"] = "; ".join([*notes, *filter(None, [more.get("note", "")])])
         self.rows.append(
@@ -191,6 +200,7 @@ class _Book:
     def add_scores(
         self, method: str, sample: str, protocol: str, judged: Judged, scores: Scores, level: str, note: str = ""
     ) -> None:
+        """Take down every score of a method; `level` says what its classes are."""
         panel = f"{level} ({len(judged.names)})"
         for name, value in scores.values.items():
             low, high = scores.interval(name)
@@ -199,6 +209,7 @@ class _Book:
             self.add(method, sample, protocol, metric, value, low=low, high=high, n=n, panel=of or panel, note=note)
 
     def add_gains(self, sample: str, protocol: str, scores: Mapping[str, Scores], level: str, n: int) -> None:
+        """Take down how much better than ``logistic`` the other methods do on the same `n` cells."""
         floor = scores.get(LOGISTIC)
         for method, one in scores.items():
             if floor is None or method in (LOGISTIC, score.MAJORITY):
@@ -209,7 +220,7 @@ class _Book:
                          panel=level, note="over logistic, same cells")  # fmt: skip
 
 
-def _reference_rows(book: _Book, fits, judged, scores) -> None:
+def _reference_rows(book: Book, fits, judged, scores) -> None:
     for method, one in fits.items():
         book.add_scores(method, REFERENCE, one.protocol, judged[method], scores[method], "types", one.note)
         for name, value in one.facts.get("recovered", {}).items():
@@ -219,7 +230,7 @@ def _reference_rows(book: _Book, fits, judged, scores) -> None:
     book.add_gains(REFERENCE, floor.protocol, scores, f"types ({len(floor.types)})", len(floor.codes))
 
 
-def _group_rows(book: _Book, fits, groups: Mapping[str, str], alpha: float, seed: int) -> list[str]:
+def _group_rows(book: Book, fits, groups: Mapping[str, str], alpha: float, seed: int) -> list[str]:
     """Score groups of types, where there is a hierarchy."""
     if all(name == group for name, group in groups.items()):
         return []
@@ -236,7 +247,7 @@ def _group_rows(book: _Book, fits, groups: Mapping[str, str], alpha: float, seed
     return texts
 
 
-def _unknown_rows(book: _Book, fit: HeldOut, groups: Mapping[str, str], unknown_rate: float) -> list[str]:
+def _unknown_rows(book: Book, fit: HeldOut, groups: Mapping[str, str], unknown_rate: float) -> list[str]:
     """Rows of the types left out, and of the share of known cells that is flagged."""
     flagged = _flagged(fit, unknown_rate)
     book.add(DISTANCE, REFERENCE, fit.protocol, "unknown_rate", flagged, n=len(fit.codes),
@@ -272,7 +283,7 @@ def _flagged(fit: HeldOut, rate: float) -> float:
     return float(flags.mean())
 
 
-def _truth_rows(book: _Book, samples: Sequence[Sample], types, groups, query_map, seed: int) -> list[str]:
+def _truth_rows(book: Book, samples: Sequence[Sample], types, groups, query_map, seed: int) -> list[str]:
     texts = []
     for sample in samples:
         if sample.labels is None:
@@ -293,7 +304,7 @@ def _truth_rows(book: _Book, samples: Sequence[Sample], types, groups, query_map
     return texts
 
 
-def _sample_truth(book: _Book, sample: Sample, truth, types, groups, seed: int) -> str:
+def _sample_truth(book: Book, sample: Sample, truth, types, groups, seed: int) -> str:
     level, names, codes = truth
     left = int(sample.in_reference.sum())
     note = f"{left} cells of the reference left out" if left else ""
@@ -324,7 +335,7 @@ def _sample_truth(book: _Book, sample: Sample, truth, types, groups, seed: int) 
     return text + "."
 
 
-def _truth_means(book: _Book) -> None:
+def _truth_means(book: Book) -> None:
     """Add the mean over samples, where several have a truth at the same level."""
     rows = [row for row in book.rows if row["protocol"] == "truth" and row["metric"] in
             ("accuracy", "macro_f1", "ece", "coverage", "unknown_auroc", "unknown_found", "unknown_rate")]  # fmt: skip
@@ -336,7 +347,7 @@ def _truth_means(book: _Book) -> None:
                      note="mean over samples")  # fmt: skip
 
 
-def _cost_rows(book: _Book, fits, samples: Sequence[Sample]) -> None:
+def _cost_rows(book: Book, fits, samples: Sequence[Sample]) -> None:
     for method, one in fits.items():
         if not one.facts:
             continue
