@@ -28,7 +28,7 @@ class Checkout:
     def run(self, *arguments, check=True):
         done = subprocess.run(
             self.command(*arguments), cwd=self.root, env=self.environment, capture_output=True, text=True, check=False,
-            timeout=2400,
+            timeout=3600,
         )  # fmt: skip
         text = done.stdout + done.stderr
         if check:

@@ -37,8 +37,9 @@ def run(study, data_root, cores):
 
 def commit():
     """Return the commit that ran, with a mark where files differ from it; empty outside of a repository."""
-    said = [["git", "rev-parse", "--short", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]]
-    told = [subprocess.run(one, cwd=REPO, capture_output=True, text=True, check=False) for one in said]
+    changes = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks"]
+    asked = [["git", "rev-parse", "--short", "HEAD"], changes]
+    told = [subprocess.run(one, cwd=REPO, capture_output=True, text=True, check=False) for one in asked]
     changed = " and changes" if told[1].stdout.strip() else ""
     return f"{told[0].stdout.strip()}{changed}" if told[0].returncode == 0 else ""
 

@@ -105,11 +105,12 @@ def planned(case):
         config = empty_study(Path(folder), case)
         given = argparse.Namespace(configfile=[str(config)], directory=folder, cores=8, config=[], targets=[])
         here = os.getcwd()
-        workflow = preflight.plan(given)
-        sizes = {sample: case.size for sample in workflow.globals["study"].samples}
-        jobs = preflight.planned_jobs(workflow, sizes)
-        os.chdir(here)
-    return jobs
+        try:
+            workflow = preflight.plan(given)
+            sizes = {sample: case.size for sample in workflow.globals["study"].samples}
+            return preflight.planned_jobs(workflow, sizes)
+        finally:
+            os.chdir(here)
 
 
 def empty_study(folder, case):

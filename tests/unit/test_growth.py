@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -101,6 +105,32 @@ def test_how_far_it_is_extrapolated_is_said():
     assert row["section_factor"] == pytest.approx(1.0)
     assert row["study_factor"] == pytest.approx(100.0)
     assert row["beyond"] == pytest.approx(0.75)
+
+
+PLAN = """
+import json, scaling
+from histoweft.report.costs import Size
+from histoweft.report.growth import Case
+jobs = scaling.planned(Case("few", 3, Size(values=10.0, sections=1)))
+print(json.dumps([[job.rule, job.size.values, job.gpu] for job in jobs]))
+"""
+
+
+def test_a_study_of_empty_sections_is_planned_with_the_sizes_of_the_case():
+    paths = [str(REPO / "tools"), str(REPO / "workflow" / "lib")]
+    made = subprocess.run(
+        [sys.executable, "-c", PLAN],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    jobs = json.loads(made.stdout.splitlines()[-1])
+    rules = [rule for rule, _, _ in jobs]
+    assert (rules.count("qc"), rules.count("joint_features"), rules.count("report_study")) == (3, 1, 1)
+    assert {values for rule, values, _ in jobs if rule in ("qc", "paint")} == {10.0}
+    assert {values for rule, values, _ in jobs if rule == "joint_features"} == {30.0}
+    assert {rule for rule, _, gpu in jobs if gpu} >= {"cross_validate/context", "train_genes"}
 
 
 # ------------------------------------------------------------------------------------------------------ for readers

@@ -137,7 +137,17 @@ def test_an_environment_is_a_name_or_a_path(repo, tmp_path):
 
 
 def test_a_file_is_loaded_and_called_with_its_options(tmp_path):
-    path = write(tmp_path, "def annotate(a, genes, labels, batches, test, seed, *, k=1): return k, seed")
+    path = write(tmp_path, """
+        from __future__ import annotations
+        from dataclasses import dataclass
+
+        @dataclass
+        class Setting:  # looks its own module up
+            k: int
+
+        def annotate(a, genes, labels, batches, test, seed, *, k=1):
+            return Setting(k).k, seed
+    """)  # fmt: skip
     found = interface.load("annotation", "mine", path, {"k": 5})
     cost = interface.Cost()
     assert cost.of(found, 0, 0, 0, 0, 0, 7) == (5, 7)
@@ -149,7 +159,11 @@ def test_a_file_is_loaded_and_called_with_its_options(tmp_path):
 @pytest.mark.parametrize(
     ("code", "options", "said"),
     [
-        ("def domain(sections, n, seed): pass", {}, "no function 'domains' (there is domain)"),
+        (
+            "from textwrap import dedent\ndef domain(sections, n, seed): pass",
+            {},
+            "no function 'domains' (there is domain)",
+        ),
         ("def domains(sections, n_domains, seed, radius=1): pass", {"radios": 2}, "Did you mean 'radius'?"),
         ("import no_such_package", {}, "no module 'no_such_package'"),
         ("def domains(:", {}, "expected a Python file"),

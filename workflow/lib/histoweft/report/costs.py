@@ -334,7 +334,7 @@ def _fit_rule(rule: str, jobs: Sequence[Measured]) -> Cost:
     effort = np.array([job.effort for job in jobs])
     seconds, peak = (np.array([getattr(job, name) for job in jobs]) for name in ("seconds", "peak_mb"))
     seen = seconds >= SHORT_S
-    if seen.sum() < 2:
+    if seen.sum() < 3:
         seen[:] = True
     sized = np.array([job.size != Size() for job in jobs])
     best, best_error = None, np.inf

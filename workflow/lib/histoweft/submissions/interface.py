@@ -159,7 +159,8 @@ def load(stage: str, name: str, path: str | os.PathLike, options: dict[str, Any]
         raise InputError.one(path, error, "a Python file") from error
     function = getattr(module, wanted, None)
     if not callable(function):
-        defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        found = vars(module).items()
+        defined = [key for key, one in found if inspect.isfunction(one) and one.__module__ == spec.name]
         found = f"no function {wanted!r} (there is {', '.join(defined) or 'none'})"
         hint = nearest(wanted, defined) or "docs/submit_a_method.md shows one."
         raise InputError.one(path, found, f"the function of the stage {stage}, {wanted}(...)", hint)
