@@ -335,7 +335,7 @@ NASTY = (EVIL, '"><img src=x onerror=alert(1)>', "' onclick='alert(1)", "</pre><
 
 @pytest.mark.parametrize("text", NASTY)
 def test_no_piece_of_a_page_lets_markup_through(text, tmp_path):
-    from histoweft.report import html, run_record, stages
+    from histoweft.report import html, run_record, stages, trace
 
     verdict = tmp_path / "verdict.json"
     verdict.write_text(json.dumps({"texts": [text], "warnings": [text], "default": text}))
@@ -351,8 +351,9 @@ def test_no_piece_of_a_page_lets_markup_through(text, tmp_path):
         html.table([], [], empty=text),
         html.caption(f"{text} ``{text}`` *{text}*\n\n{text}"),
         run_record.environment_table([{"name": text, "packages": 1, "sha256": text}]),
-        *stages.warnings({"space": {"verdict": str(verdict)}}),
-        stages.sections({"space": {"verdict": str(verdict)}}, {}),
+        *(html.paragraph(words) for pair in stages.warnings({"space": {"verdict": str(verdict)}}) for words in pair),
+        stages.sections({"space": {"verdict": str(verdict)}}, {}, {}),
+        trace.line(text, {text: {"links": [(text, text)], "rule": text, "log": text}}),
     ]
     for piece in pieces:
         assert_harmless(html.joined(piece) if isinstance(piece, list) else piece)
