@@ -13,7 +13,7 @@ rule hungry:
         mem_mb=memory(700),
         runtime=5,
     shell:
-        'python3 -c \'import time; x = b"x" * (900 << 20); time.sleep(8); print(len(x))\' > {output}'
+        "python3 -c 'import time; x = b\"x\" * (900 << 20); time.sleep(8); print(len(x))' > {output}"
 
 
 rule slow:
@@ -24,3 +24,14 @@ rule slow:
         runtime=5,
     shell:
         "sleep $(test -e quick && echo 0 || echo 120); echo done > {output}"
+
+
+rule accelerated:
+    output:
+        "device.txt",
+    resources:
+        mem_mb=memory(500),
+        runtime=5,
+        gpu=1,
+    shell:
+        "echo $CUDA_VISIBLE_DEVICES > {output}"
