@@ -115,3 +115,12 @@ def test_faults_of_bulk_cohorts_come_together(tmp_path):
     text = "\n".join(map(str, faults.items))
     assert "cohort.bulk[0].expression: found nothing" in text
     assert "cohort.bulk[0].expresion: found an unknown option" in text
+
+
+def test_a_home_that_this_machine_does_not_know_is_refused(sheet):
+    path = sheet("a\tvisium\tx")
+    _, faults = load(path, data_root="~nobody-of-this-name/data", atlas={"input": "~nobody-of-this-name/x.npy"})
+    said = str(faults.items)
+    assert "data_root" in said
+    assert "atlas.input" in said
+    assert "Write the path in full." in said

@@ -158,6 +158,45 @@ def read_table(path: str | os.PathLike, barcodes: Sequence[str] | pd.Index | Non
     return table.iloc[at]
 
 
+def group_names(kind: str, counts: CountsFile, table: str | os.PathLike | None, option: str) -> pd.Series:
+    """Read which group each barcode of a sample is in.
+
+    Parameters
+    ----------
+    kind
+        ``clusters``, ``annotation`` or ``labels`` (the expert labels of the counts' obs).
+    counts
+        The sample.
+    table
+        Barcode-indexed parquet of clusters (column leiden) or annotation (column label); not read for ``labels``.
+    option
+        The option that chose the kind, for messages.
+
+    Returns
+    -------
+    (barcodes,) text, "" where there is none.
+
+    Raises
+    ------
+    InputError
+        There is no such column.
+    """
+    if kind == "labels":
+        obs = counts.obs()
+        if "label" not in obs:
+            hint = "Give labels in the sample sheet, or use clusters."
+            found = f"labels, which {counts.path} does not have"
+            raise InputError.one(f"config: {option}", found, "expert labels", hint)
+        values = obs["label"]
+    else:
+        frame = read_table(table, counts.obs_names)
+        column = "leiden" if kind == "clusters" else "label"
+        if column not in frame:
+            raise InputError.one(table, f"columns {', '.join(frame.columns)}", f"a column {column!r}")
+        values = frame[column]
+    return values.astype(object).where(values.notna(), "").astype(str).str.strip()
+
+
 def write_graph(path: str | os.PathLike, connectivities: sp.csr_matrix, distances: sp.csr_matrix | None = None) -> None:
     """Write one or two sparse matrices over the same cells as one npz file, without pickle.
 

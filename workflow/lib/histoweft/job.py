@@ -109,10 +109,7 @@ class Job:
     @staticmethod
     def _commit_vector(partial: Path, final: Path) -> None:
         """Rename the vector figure that was drawn beside a png; take away one of an earlier run otherwise."""
-        if final.suffix != ".png":
-            return
-        for suffix in (".pdf", ".svg"):
-            drawn, stays = partial.with_suffix(suffix), final.with_suffix(suffix)
+        for drawn, stays in zip(vectors(partial), vectors(final), strict=True):
             if drawn.exists():
                 os.replace(drawn, stays)
             else:
@@ -124,8 +121,13 @@ class Job:
         """Remove what was staged."""
         for partial, _ in self._moves:
             remove(partial)
-            for suffix in (".pdf", ".svg") if partial.suffix == ".png" else ():
-                remove(partial.with_suffix(suffix))
+            for drawn in vectors(partial):
+                remove(drawn)
+
+
+def vectors(picture: Path) -> list[Path]:
+    """Return the vector figures that may lie beside a png, nothing for another file."""
+    return [picture.with_suffix(suffix) for suffix in (".pdf", ".svg")] if picture.suffix == ".png" else []
 
 
 def leftovers(final: Path) -> list[Path]:

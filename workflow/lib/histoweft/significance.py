@@ -129,11 +129,11 @@ def rearranged(a: np.ndarray, b: np.ndarray, paired: bool, seed: int) -> float:
     return float((drawn >= seen - 1e-12 * max(seen, 1)).mean())
 
 
-def all_signs(n: int, seed: int) -> np.ndarray:
-    """Return all ways to turn n signs, or random ones with the one seen among them; ways x n."""
-    if 2**n <= MOST_ARRANGEMENTS:
+def all_signs(n: int, seed: int, most: int = MOST_ARRANGEMENTS) -> np.ndarray:
+    """Return all ways to turn n signs, or `most` random ones with the one seen among them; ways x n."""
+    if 2**n <= most:
         return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(MOST_ARRANGEMENTS, n))
+    drawn = np.random.default_rng(seed).choice([-1.0, 1.0], size=(most, n))
     drawn[0] = 1.0
     return drawn
 

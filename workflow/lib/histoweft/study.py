@@ -70,6 +70,7 @@ def load(config: dict, source: str = "config") -> tuple[Study, Faults]:
     schema = options.load_schema("config")
     completed = options.complete(config, schema)
     faults = options.check(completed, schema, source)
+    _check_homes(completed, source, faults)
     study = Study(completed)
     if not faults:
         _locate_atlas(study)
@@ -153,11 +154,11 @@ def _locate_atlas(study: Study) -> None:
 
 def _locate_bulk(study: Study) -> None:
     """Place the relative paths of bulk cohorts below the data root; options left out take their default."""
-    root = Path(str(study.config.get("data_root", "."))).expanduser()
+    root = _home(study.config["data_root"])
     for entry in study.config["cohort"]["bulk"]:
         entry.update({name: entry.get(name, "") for name in ("id", "response")})
         for name in ("expression", "clinical"):
-            entry[name] = str(root / Path(entry[name]).expanduser())
+            entry[name] = str(root / _home(entry[name]))
 
 
 def _check_cohort(study: Study, source: str, faults: Faults) -> None:

@@ -9,7 +9,7 @@ from math import comb, prod
 import numpy as np
 import pandas as pd
 
-from histoweft.significance import adjust
+from histoweft.significance import adjust, all_signs
 
 MOST_ARRANGEMENTS = 10_000
 """Above this many arrangements, so many random ones are drawn, the one seen among them."""
@@ -83,11 +83,7 @@ def arrangements(groups: Groups, seed: int = 0) -> tuple[np.ndarray, bool, float
 def _turned(pairs: list[tuple[int, int]], n_rows: int, seed: int) -> np.ndarray:
     """Turn the sign of each patient's difference in all ways, or in random ones."""
     n = len(pairs)
-    if 2**n <= MOST_ARRANGEMENTS:
-        signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(MOST_ARRANGEMENTS, n))
-        signs[0] = 1.0
+    signs = all_signs(n, seed, most=MOST_ARRANGEMENTS)
     weights = np.zeros((len(signs), n_rows))
     rows = np.array(pairs)
     weights[:, rows[:, 0]], weights[:, rows[:, 1]] = signs / n, -signs / n

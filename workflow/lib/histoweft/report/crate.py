@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 import histoweft
+from histoweft.download import sha256
 from histoweft.io import atomic
 from histoweft.provenance import versions
 from histoweft.report.digests import Digest, Digests, files_below, manifest
@@ -268,7 +269,7 @@ def _settings(folder: Path, main: Entity) -> list[Entity]:
     found = []
     for file in files_below(folder):
         name = file.relative_to(folder).as_posix()
-        digest = Digest(hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_size)
+        digest = Digest(sha256(file), file.stat().st_size)
         entity = file_entity(quote(f"{FOLDER}/{name}"), f"{FOLDER}/{name}", digest)
         what = "The sample sheet as it was given" if name.startswith("samples.") else "Pinned packages of a step"
         entity["description"] = about.get(name, what)

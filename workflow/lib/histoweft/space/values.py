@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from histoweft.errors import InputError
-from histoweft.io import CountsFile, read_table
+from histoweft.io import CountsFile, group_names
 from histoweft.normalise import normalise, row_sums
 
 BLOCK_NNZ = 60_000_000
@@ -102,23 +102,12 @@ def read_labels(kind: str, counts: CountsFile, table: str | os.PathLike | None) 
     InputError
         There is no such column, or fewer than two groups.
     """
-    where = "config: space.labels"
-    if kind == "labels":
-        obs = counts.obs()
-        if "label" not in obs:
-            hint = "Give labels in the sample sheet, or use clusters."
-            raise InputError.one(where, f"labels, which {counts.path} does not have", "expert labels", hint)
-        values = obs["label"]
-    else:
-        frame = read_table(table, counts.obs_names)
-        column = "leiden" if kind == "clusters" else "label"
-        if column not in frame:
-            raise InputError.one(table, f"columns {', '.join(frame.columns)}", f"a column {column!r}")
-        values = frame[column]
-    text = values.astype(object).where(values.notna(), "").astype(str).str.strip()
+    text = group_names(kind, counts, table, "space.labels")
     names = sorted(set(text) - {""}, key=_natural)
     if len(names) < 2:
-        raise InputError.one(where, f"{kind}, with {len(names)} group(s) in {counts.path}", "at least two groups")
+        raise InputError.one(
+            "config: space.labels", f"{kind}, with {len(names)} group(s) in {counts.path}", "at least two groups"
+        )
     return pd.Categorical(text.where(text != "", None), categories=names)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from histoweft.errors import InputError, nearest
-from histoweft.io import CountsFile, read_table
+from histoweft.io import CountsFile, group_names
 from histoweft.linalg import pca
 
 FEWEST_CELLS = 50
@@ -89,20 +89,7 @@ def read_labels(kind: str, counts: CountsFile, table: str | os.PathLike | None) 
     InputError
         There is no such column.
     """
-    if kind == "labels":
-        obs = counts.obs()
-        if "label" not in obs:
-            found = f"labels, which {counts.path} does not have"
-            hint = "Give labels in the sample sheet, or use clusters."
-            raise InputError.one("config: trajectory.labels", found, "expert labels", hint)
-        values = obs["label"]
-    else:
-        frame = read_table(table, counts.obs_names)
-        column = "leiden" if kind == "clusters" else "label"
-        if column not in frame:
-            raise InputError.one(table, f"columns {', '.join(frame.columns)}", f"a column {column!r}")
-        values = frame[column]
-    return values.astype(object).where(values.notna(), "").astype(str).str.strip().to_numpy(object)
+    return group_names(kind, counts, table, "trajectory.labels").to_numpy(object)
 
 
 def choose(labels: np.ndarray, groups: list[str], where: str = "config: trajectory.groups") -> np.ndarray:

@@ -246,10 +246,8 @@ class View {
     return Math.min(4 * size, Math.max(1.3, crowd)) * this.ratio;
   }
 
-  drawShape(context, polygon) {
-    context.beginPath();
-    for (let i = 0; i < polygon.length; i += 2) context.lineTo(...this.toPixels(polygon[i], polygon[i + 1]));
-    context.closePath();
+  // Dark on a light rim: seen on any ground.
+  outline(context) {
     context.lineWidth = 3 * this.ratio;
     context.strokeStyle = "#fff";
     context.stroke();
@@ -258,17 +256,19 @@ class View {
     context.stroke();
   }
 
+  drawShape(context, polygon) {
+    context.beginPath();
+    for (let i = 0; i < polygon.length; i += 2) context.lineTo(...this.toPixels(polygon[i], polygon[i + 1]));
+    context.closePath();
+    this.outline(context);
+  }
+
   drawRing(context) {
     const {x, y} = this.section.places[this.place];
     context.beginPath();
     const radius = Math.max(4 * this.ratio, this.radius(this.host.layers().size) + this.ratio);
     context.arc(...this.toPixels(x[this.hover], y[this.hover]), radius, 0, 2 * Math.PI);
-    context.lineWidth = 3 * this.ratio;
-    context.strokeStyle = "#fff";
-    context.stroke();
-    context.lineWidth = 1.5 * this.ratio;
-    context.strokeStyle = "#111";
-    context.stroke();
+    this.outline(context);
   }
 
   drawScale(context) {
