@@ -69,7 +69,8 @@ def test_reference_loss_by_hand(prepared):
     batch = (*parts, torch.from_numpy(prepared.position[rows]))
     with torch.no_grad():
         total, reconstruction = model.loss(batch)
-        x, there = model.inputs(*parts)
+        x, target = model.inputs(*parts)
+        there = ~torch.isnan(target)
         mean, log_variance = model.encode(x)
         output, place = model.decode(mean), model.regress(mean) + model.origin
         heads = [head(mean) for head in model.classify]
@@ -91,11 +92,32 @@ def test_gaps_cost_nothing_and_cannot_be_seen(prepared):
     parts = [torch.from_numpy(part[rows]) for part in (prepared.least, prepared.span, prepared.position)]
     with torch.no_grad():
         _, error = model.loss((torch.from_numpy(values), *parts))
-        x, there = model.inputs(torch.from_numpy(values), *parts[:2])
+        x, target = model.inputs(torch.from_numpy(values), *parts[:2])
+        there = ~torch.isnan(target)
         output = model.decode(model.encode(x)[0])
     assert not there[:, :5].any()
     expected = ((output - x)[:, 5:][there[:, 5:]] ** 2).sum() / 6
     assert float(error) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_squared_error_has_the_gradients_of_its_formula():
+    torch.manual_seed(2)
+    latent, weight, bias = (torch.randn(*shape, dtype=torch.double) for shape in ((5, 3), (7, 3), (7,)))
+    target = torch.randn(5, 7, dtype=torch.double)
+    target[torch.rand(5, 7) < 0.3] = float("nan")
+    found = []
+    for function in (reference._SquaredError.apply, _squared_error):
+        parts = [part.clone().requires_grad_() for part in (latent, weight, bias)]
+        value = function(*parts, target)
+        (value / 5).backward()
+        found.append([value.detach().double(), *(part.grad for part in parts)])
+    for ours, formula in zip(*found, strict=True):
+        assert torch.allclose(ours, formula, rtol=1e-5)
+
+
+def _squared_error(latent, weight, bias, target):
+    error = latent @ weight.T + bias - torch.nan_to_num(target)
+    return (error[~torch.isnan(target)] ** 2).sum()
 
 
 # ------------------------------------------------------------------------------------------------------------- residual

@@ -66,7 +66,8 @@ class SpatialVAE(pl.LightningModule):
     errors of the axes + squared Euclidean distance). Adagrad.
 
     The two layers of the decoder have nothing between them: they are multiplied with one another first, which is the
-    same function of the same parameters, with the same gradients, for fewer operations.
+    same function of the same parameters, with the same gradients, for fewer operations. What remains is nearly all
+    matrix products: the rest of a step works on batch x genes in place (`_SquaredError`).
     """
 
     def __init__(self, prepared: Prepared, options: Options):
@@ -87,11 +88,16 @@ class SpatialVAE(pl.LightningModule):
         for name, values in (("gene_mean", scaling.mean), ("gene_sd", scaling.sd), ("origin", origin)):
             self.register_buffer(name, torch.from_numpy(values.astype(np.float32)))
 
+    def unscaled(self, values, least, span):
+        """Return standardised expression as the network sees it, within 0..1; NaN stays NaN."""
+        x = torch.addcmul(self.gene_mean, values, self.gene_sd)
+        return x if self.unit else x.sub_(least).div_(span)
+
     def inputs(self, values, least, span):
-        """Return expression within 0..1, and whether it was measured."""
-        there = ~torch.isnan(values)
-        x = torch.addcmul(self.gene_mean, torch.nan_to_num(values, nan=0.0).float(), self.gene_sd)
-        return (x if self.unit else x.sub_(least).div_(span)), there
+        """Return expression within 0..1 with gaps at the gene's mean, and the same with gaps as NaN."""
+        values = values.float()
+        target = self.unscaled(values, least, span)
+        return self.unscaled(values.nan_to_num_(nan=0.0), least, span), target
 
     def encode(self, x):
         """Return mean and log variance of the latent."""
@@ -100,24 +106,28 @@ class SpatialVAE(pl.LightningModule):
 
     def decode(self, latent):
         """Return expression within 0..1."""
+        return functional.linear(latent, *self.decoder())
+
+    def decoder(self):
+        """Return weight and bias of the two layers as one."""
         weight = self.decode_genes.weight @ self.decode_hidden.weight
-        bias = self.decode_genes.weight @ self.decode_hidden.bias + self.decode_genes.bias
-        return functional.linear(latent, weight, bias)
+        return weight, self.decode_genes.weight @ self.decode_hidden.bias + self.decode_genes.bias
 
     def loss(self, batch):
         """Return the loss of a batch, and the reconstruction error in it."""
         values, least, span, position = batch
         weights = self.options
-        x, there = self.inputs(values, least, span)
+        x, target = self.inputs(values, least, span)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=weights.bfloat16):
             mean, log_variance = self.encode(x)
             latent = mean
             if self.training:
                 latent = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-            output, place = self.decode(latent), self.regress(latent)
+            (weight, bias), place = self.decoder(), self.regress(latent)
             classes = [head(latent) for head in self.classify] if weights.classification else []
-        # In place: batch x genes is by far the largest array here.
-        reconstruction = (output - x).mul_(there).square().sum() / len(x)
+        half = torch.bfloat16 if weights.bfloat16 else torch.float32
+        parts = (part.to(half) for part in (latent, weight, bias, target))
+        reconstruction = _SquaredError.apply(*parts) / len(x)
         mean, log_variance = mean.float(), log_variance.float()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum() / len(x)
         squares = (place.float() + self.origin - position).square().sum() / len(x)
@@ -143,6 +153,29 @@ class SpatialVAE(pl.LightningModule):
     def configure_optimizers(self):
         """Return Adagrad, all parameters in one kernel."""
         return torch.optim.Adagrad(self.parameters(), lr=0.01, fused=True)
+
+
+class _SquaredError(torch.autograd.Function):
+    """Squared error of a linear decoder, summed over what was measured.
+
+    Batch x genes is by far the largest array here: the error is held once, in the precision of the products, and its
+    gradient takes no further pass over it.
+    """
+
+    @staticmethod
+    def forward(ctx, latent, weight, bias, target):
+        """Return the sum; `latent` voxels x k, `weight` genes x k, `bias` (genes,), `target` with NaN for gaps."""
+        error = functional.linear(latent, weight, bias).sub_(target).nan_to_num_(nan=0.0)
+        ctx.save_for_backward(latent, weight, error)
+        flat = error.flatten().float()
+        return flat @ flat
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradients of the first three."""
+        latent, weight, error = ctx.saved_tensors
+        twice = (2 * gradient).to(error.dtype)
+        return (error @ weight) * twice, (error.T @ latent) * twice, error.sum(dim=0) * twice, None
 
 
 def _head(latent: int, classes: int) -> nn.Sequential:
