@@ -15,7 +15,7 @@ def planted(tmp_path_factory):
     layer = write_section(folder / "a.h5ad", "a", 3)
     tissue = views.read_tissue({"a": folder / "a.h5ad"})
     votes = domains.find_domains(tissue, LAYERS).votes
-    return tissue, layer, votes, domain_scores.semi_place(tissue, votes)[0]
+    return tissue, layer, votes, domain_scores.semi_place(tissue, votes)
 
 
 def accuracy(labels, truth, given):
@@ -45,7 +45,7 @@ def test_half_a_tissue_without_labels_is_filled_by_expression(planted):
 
 def test_evidence_is_the_sum_of_gaussians_within_the_section(planted):
     _, layer, _, place = planted
-    two = semi.Place(np.vstack([place.features] * 2), list(place.xy) * 2, list(place.near) * 2)
+    two = semi.Place(np.vstack([place.features] * 2), np.vstack([place.smoothed] * 2), list(place.xy) * 2, list(place.near) * 2)
     n = len(layer)
     known, codes = np.array([5, 40]), np.full(2 * n, -1)
     codes[known] = [0, 1]
@@ -69,10 +69,14 @@ def test_hidden_labels_are_the_shares_asked_for(planted):
     tissue, layer, _, _ = planted
     found = list(semi.hidden_labels(layer, tissue.sections[0].xy, draws=2))
     assert [(panel, draw) for panel, _, draw, _ in found] == [
-        ("1% labels", 0), ("1% labels", 1), ("5% labels", 0), ("5% labels", 1), ("left half", 0),
+        ("1% labels", 0), ("1% labels", 1), ("5% labels", 0), ("5% labels", 1), *(("one half", draw) for draw in range(4)),
     ]  # fmt: skip
     assert [(codes >= 0).sum() for *_, codes in found[:4]] == [6, 6, 29, 29]
-    assert ((found[-1][3] >= 0) == (tissue.sections[0].xy[:, 0] < np.median(tissue.sections[0].xy[:, 0]))).all()
+    xy, (left, right, lower, upper) = tissue.sections[0].xy, (codes >= 0 for *_, codes in found[4:])
+    assert (left == (xy[:, 0] < np.median(xy[:, 0]))).all()
+    assert (lower == (xy[:, 1] < np.median(xy[:, 1]))).all()
+    assert (left ^ right).all()
+    assert (lower ^ upper).all()
     assert (found[0][3] != found[1][3]).any()
 
 
@@ -80,12 +84,17 @@ def test_rows_stand_beside_both_floors(planted):
     tissue, layer, votes, _ = planted
     rows = pd.DataFrame(domain_scores.semi_rows(tissue, votes, {"a": pd.Series(layer.astype(str))}, "st"))
     assert set(rows["method"]) == {"spread", "floor:coordinates_knn", "floor:logistic"}
-    assert set(rows["panel"]) == {"1% labels", "5% labels", "left half"}
-    table = rows[rows["metric"] == "ari"].pivot(index="panel", columns="method", values="value")
+    assert set(rows["panel"]) == {"1% labels", "5% labels", "one half"}
+    table = rows[(rows["metric"] == "ari") & (rows["sample"] == "all")].pivot(index="panel", columns="method", values="value")
     assert (table["spread"] > table["floor:coordinates_knn"]).all()
-    assert (rows.loc[rows["panel"] == "left half", "protocol"] == "block").all()
+    gains = rows[rows["metric"] == "gain_ari"].set_index(["panel", "note"])
+    for panel, scores in table.iterrows():
+        gain = gains.loc[panel, "against floor:logistic"]
+        assert gain["value"] == pytest.approx(scores["spread"] - scores["floor:logistic"])
+        assert gain["low"] < gain["value"] < gain["high"]
+    assert (rows.loc[rows["panel"] == "one half", "protocol"] == "block").all()
     said = domain_scores.verdict(rows)
-    assert any("left half" in text for text in said["texts"])
+    assert any("one half" in text for text in said["texts"])
 
 
 def test_a_column_is_spread_over_sections(planted):

@@ -28,7 +28,7 @@ def main(job):
         with CountsFile(path) as counts:
             observed[sample] = counts.obs()
     if options["semi"]:
-        place, _ = domain_scores.semi_place(tissue, found.votes)
+        place = domain_scores.semi_place(tissue, found.votes)
         spread = semi.spread_column(place, observed, options["semi"], seed)
         tables = {sample: table.join(spread[sample]) for sample, table in tables.items()}
     for path, table in zip(job.output.domains, tables.values(), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from histoweft.errors import Faults
@@ -52,7 +53,7 @@ def discover_all(
         downloads = _localise(row, registry, study.config["registry"], where, faults)
         if sample in planned:
             found[sample] = planned[sample]
-        elif "path" in downloads:
+        elif "path" in downloads or ("positions" in downloads and row["platform"] == "visium"):
             found[sample] = _to_come(row, downloads)
         else:
             found[sample] = _present(sample, row, downloads, where)
@@ -75,8 +76,14 @@ def download_path(entry: fetch.Entry) -> str:
 
     Its hash is in the path, so another version is another file.
     """
-    kept = UNPACKED if entry.file_name.lower().endswith(ARCHIVES) else FETCHED
-    return f"{kept}/{entry.sha256[:16]}/{entry.file_name}"
+    if entry.file_name.lower().endswith(ARCHIVES):
+        return f"{UNPACKED}/{entry.sha256[:16]}/{entry.file_name}"
+    return fetched_path(entry)
+
+
+def fetched_path(entry: fetch.Entry) -> str:
+    """Return where a registered file is downloaded to."""
+    return f"{FETCHED}/{entry.sha256[:16]}/{entry.file_name}"
 
 
 def _localise(row: dict, registry: dict, registry_name: str, where: str, faults: Faults) -> dict[str, Path]:
@@ -91,7 +98,8 @@ def _localise(row: dict, registry: dict, registry_name: str, where: str, faults:
                 f"{where}, column {column}",
                 url,
                 f"a url that {registry_name} lists",
-                "Add a line with its url and sha256 (`curl -L <url> | sha256sum`), so that what is analysed is known.",
+                f"Register it, so that what is analysed is known: `./histoweft register {shlex.quote(url)}` downloads it once and "
+                "adds the line with its sha256.",
             )
             continue
         row[column] = download_path(registry[url])
@@ -101,7 +109,8 @@ def _localise(row: dict, registry: dict, registry_name: str, where: str, faults:
 
 def _to_come(row: dict, downloads: dict[str, Path]) -> Discovery:
     """Return the inputs of a sample that is downloaded first; its files are looked at when they are there."""
-    roles = {column: Path(row[column]) for column in ("path", "labels", "positions") if column in downloads}
+    roles = {"path": Path(row["path"])}
+    roles |= {column: downloads[column] for column in ("labels", "positions") if column in downloads}
     image = Path(row["image"]) if row["image"] not in ("", "none") else None
     return Discovery(roles=roles, image=image, image_kind="given" if image else "")
 

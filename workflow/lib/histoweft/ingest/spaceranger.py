@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from histoweft.errors import Faults
 from histoweft.ingest.layout import (
     Folder,
+    check_file,
     check_readable,
     column,
     find_matrix,
@@ -32,9 +33,18 @@ VISIUM_PITCH_UM = 100.0  # centre to centre of neighbouring spots (10x Genomics 
 VISIUM_SPOT_UM = 55.0  # spot diameter, same source
 
 
-def discover(path: Path, image: str | Path = "", where: str = "", **options) -> Discovery:
-    """Find the files of one Visium sample: its folder, the ``outs`` in it, or ``folder/prefix_``."""
+def discover(path: Path, image: str | Path = "", where: str = "", positions: str | Path = "", **options) -> Discovery:
+    """Find the files of one Visium sample.
+
+    `path` is its folder, the ``outs`` in it, ``folder/prefix_``, or the count matrix alone (``.h5``); `positions` is the
+    folder ``spatial/``, where it does not lie beside the counts.
+    """
     found = Discovery()
+    if path.suffix.lower() == ".h5" and not path.is_dir():
+        _matrix_alone(found, path, positions, where)
+        if found.roles:
+            _fill_spatial(found, _given_spatial(positions, found, where), [], image, where)
+        return found
     expected = "a Space Ranger output folder (or its outs/), or folder/prefix of prefixed files"
     folder = open_folder(path, where, found.faults, expected, prefix_ok=True)
     if folder is None:
@@ -46,8 +56,31 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
     if "binned_outputs" in folder.folders:
         found.faults.add(where, f"binned_outputs/ in {folder.path}", "a Visium folder", "Use platform visium_hd.")
         return found
-    _fill(found, folder, [folder], image, where)
+    _fill_matrix(found, folder, where)
+    spatial = _given_spatial(positions, found, where) if str(positions) else _spatial(folder)
+    _fill_spatial(found, spatial, [], image, where)
     return found
+
+
+def _matrix_alone(found: Discovery, path: Path, positions: str | Path, where: str) -> None:
+    """Take a count matrix that was downloaded by itself."""
+    if not check_file(path, where, found.faults, "a Space Ranger output folder, or its count matrix (.h5)"):
+        return
+    found.roles["matrix"] = path
+    _note_raw(found, path.name)
+    if not str(positions):
+        hint = "Or give the folder that holds both as the path."
+        expected = f"the folder spatial/ that belongs to {path.name}"
+        found.faults.add(column(where, "positions"), "nothing", expected, hint)
+
+
+def _given_spatial(positions: str | Path, found: Discovery, where: str) -> Folder | None:
+    """Open the folder that the sheet's column positions names: ``spatial/``, or one that holds it."""
+    if not str(positions):
+        return None
+    expected = "the section's folder spatial/"
+    folder = open_folder(Path(positions), column(where, "positions"), found.faults, expected)
+    return None if folder is None else _spatial(folder)
 
 
 def discover_hd(path: Path, image: str | Path = "", where: str = "", bin_um: int = 8, **options) -> Discovery:
@@ -79,7 +112,8 @@ def discover_hd(path: Path, image: str | Path = "", where: str = "", bin_um: int
     elif folder.path.name != wanted:
         found.faults.add(where, f"{folder.path.name} with bin_um {bin_um}", wanted, "Make the two agree.")
         return found
-    _fill(found, folder, [folder, *reversed(top)], image, where)
+    _fill_matrix(found, folder, where)
+    _fill_spatial(found, _spatial(folder), list(reversed(top)), image, where)
     return found
 
 
@@ -87,8 +121,8 @@ def _holds_matrix(folder: Folder) -> bool:
     return bool(find_matrix(folder, Faults(), ""))
 
 
-def _fill(found: Discovery, folder: Folder, image_homes: list[Folder], image: str | Path, where: str) -> None:
-    """Fill in matrix, positions, scale factors and image of an opened folder."""
+def _fill_matrix(found: Discovery, folder: Folder, where: str) -> None:
+    """Fill in the matrix of an opened folder."""
     before = len(found.faults.items)
     found.roles.update(find_matrix(folder, found.faults, where))
     if not found.roles and len(found.faults.items) == before:
@@ -99,11 +133,37 @@ def _fill(found: Discovery, folder: Folder, image_homes: list[Folder], image: st
             "barcodes.tsv.gz and features.tsv.gz",
             nearest_there("filtered_feature_bc_matrix.h5", folder.names + folder.folders),
         )
-    if "matrix" in found.roles and "raw_" in str(found.roles["matrix"].relative_to(folder.path)):
-        found.notes.add(
-            "raw_matrix", f"only the raw matrix is there ({found.roles['matrix'].name}): kept in-tissue spots"
-        )
-    spatial = _spatial(folder)
+    if "matrix" in found.roles:
+        _note_raw(found, str(found.roles["matrix"].relative_to(folder.path)))
+
+
+def _note_raw(found: Discovery, matrix: str) -> None:
+    """Say that spots off the tissue are in the matrix, where only the raw one is there."""
+    if "raw_" in matrix:
+        name = found.roles["matrix"].name
+        found.notes.add("raw_matrix", f"only the raw matrix is there ({name}): kept in-tissue spots")
+
+
+def _fill_spatial(
+    found: Discovery, spatial: Folder | None, image_homes: list[Folder], image: str | Path, where: str
+) -> None:
+    """Fill in positions, scale factors and image from the folder with the positions; images also from further ones."""
+    if spatial is not None:
+        _fill_positions(found, spatial, where)
+    if not given_image(image, where, found) and spatial is not None:
+        for home in [spatial, *map(_spatial, image_homes)]:
+            images = sorted(home.matching(IMAGE), key=lambda p: "lowres" in p.name)
+            if images:
+                found.image, found.image_kind = images[0], image_kind(images[0].name)
+                break
+    if found.image is not None and found.image_kind == "given":
+        found.image_kind = "fullres"  # a file of one's own is taken as the picture Space Ranger was given
+    check_readable(found, where)
+
+
+def _fill_positions(found: Discovery, spatial: Folder, where: str) -> None:
+    """Fill in the positions and the scale factors of an opened folder."""
+    before = len(found.faults.items)
     positions = one_prefix(
         sorted(spatial.matching(POSITIONS), key=_preference), POSITIONS, found.faults, where, "positions"
     )
@@ -118,15 +178,6 @@ def _fill(found: Discovery, folder: Folder, image_homes: list[Folder], image: st
         )
     if scale := spatial.matching(SCALEFACTORS):
         found.roles["scalefactors"] = scale[0]
-    if not given_image(image, where, found):
-        for home in [spatial, *(_spatial(f) for f in image_homes[1:])]:
-            images = sorted(home.matching(IMAGE), key=lambda p: "lowres" in p.name)
-            if images:
-                found.image, found.image_kind = images[0], image_kind(images[0].name)
-                break
-    if found.image is not None and found.image_kind == "given":
-        found.image_kind = "fullres"  # a file of one's own is taken as the picture Space Ranger was given
-    check_readable(found, where)
 
 
 def _preference(path: Path) -> tuple:

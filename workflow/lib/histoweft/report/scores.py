@@ -232,7 +232,7 @@ def judged(frame: pd.DataFrame) -> list[dict[str, Any]]:
         entry = {"stage": stage, "task": task, "protocol": protocol, "panel": panel, "metric": metric, "method": method}
         entry |= means.loc[method, ["value", "low", "high"]].to_dict()
         entry |= {"floor": floor, "floor_value": floors.get(floor, math.nan)}
-        gain = _gain(frame.loc[(frame["task"] == task) & (frame["protocol"] == protocol)], method, floor)
+        gain = _gain(frame.loc[(frame["task"] == task) & (frame["protocol"] == protocol)], panel, method, floor)
         found.append(entry | {"verdict": _verdict(entry, gain)})
     return found
 
@@ -247,8 +247,9 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
     return means.assign(default=by["default"].any())
 
 
-def _gain(frame: pd.DataFrame, method: str, floor: str) -> pd.Series | None:
-    """Return the measured difference to the floor with its interval, where a stage wrote one."""
+def _gain(frame: pd.DataFrame, panel: str, method: str, floor: str) -> pd.Series | None:
+    """Return the measured difference to the floor with its interval, where a stage wrote one, if for another panel."""
+    frame = frame.loc[frame["panel"] == panel] if (frame["panel"] == panel).any() else frame
     against = frame["metric"].str.startswith("gain_") & (frame["method"] == method) & (frame["sample"] == "all")
     rows = frame.loc[against & frame["fold"].isin(["all", ""]) & (frame["note"] == f"against {floor}")]
     return rows.iloc[0] if len(rows) else None

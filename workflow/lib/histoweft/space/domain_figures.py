@@ -294,6 +294,7 @@ def scores_figure(rows: pd.DataFrame, numbers: pd.DataFrame, out: str | os.PathL
     found = rows[rows["metric"] == "ari"]
     parts = []
     whole, spread = found[found["task"] == "domains"], found[found["task"] == "domains_semi"]
+    spread = spread[spread["sample"] == "all"]
     if len(whole):
         parts.append(("domains, all labels hidden", whole, "sample"))
     if len(spread):

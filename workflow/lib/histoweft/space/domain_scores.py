@@ -178,7 +178,7 @@ def partition_rows(
 # ---------------------------------------------------------------------------------------------- semi-supervised
 
 
-def semi_place(tissue: Tissue, votes: np.ndarray) -> tuple[semi.Place, np.ndarray]:
+def semi_place(tissue: Tissue, votes: np.ndarray) -> semi.Place:
     """Gather what labels are spread by.
 
     Parameters
@@ -187,18 +187,11 @@ def semi_place(tissue: Tissue, votes: np.ndarray) -> tuple[semi.Place, np.ndarra
         All sections.
     votes
         (points, domains), of the unsupervised consensus: it needs no label.
-
-    Returns
-    -------
-    place
-        See `histoweft.space.semi.Place`.
-    smoothed
-        Components averaged over 18 neighbours, for the floor.
     """
     parts = [scores for _, scores in iterate_views(tissue, semi.semi_views(len(tissue.genes)))]
-    floor = next(iter(iterate_views(tissue, [View(len(tissue.genes), False, 18)])))[1]
+    smoothed = next(iter(iterate_views(tissue, [View(len(tissue.genes), False, 18)])))[1]
     xy = [section.xy for section in tissue.sections]
-    return semi.Place(np.hstack([*parts, votes]), xy, tissue.near), floor
+    return semi.Place(np.hstack([*parts, votes]), smoothed, xy, tissue.near)
 
 
 def semi_rows(
@@ -209,14 +202,15 @@ def semi_rows(
     Returns
     -------
     Rows of the metrics table: adjusted Rand index and accuracy on the hidden labels, mean over draws, with the interval
-    of two standard deviations over draws.
+    of two standard deviations over draws; of each section and of all; and by how much the spread labels are ahead of
+    each floor (``gain_ari``), mean over sections and draws, with its 95 % interval from the pairs.
     """
-    place, smoothed = semi_place(tissue, votes)
+    place = semi_place(tissue, votes)
     records = []
     for number, sample in enumerate(tissue.samples):
         if sample not in truth:
             continue
-        section, scores = place.section(number), smoothed[tissue.spans[number]]
+        section = place.section(number)
         codes, _ = semi.read_codes(truth[sample], f"expert labels of {sample}")
         draws = DRAWS if len(codes) <= LARGE else 1
         for panel, protocol, draw, given in semi.hidden_labels(codes, section.xy[0], draws, seed):
@@ -226,31 +220,56 @@ def semi_rows(
             found = {
                 SPREAD: semi.spread_labels(section, given, seed + draw).labels,
                 "coordinates_knn": semi.coordinates_floor(section, given, seed + draw),
-                "logistic": semi.logistic_floor(scores, given),
+                "logistic": semi.logistic_floor(section, given),
             }
             for name, labels in found.items():
                 ari = adjusted_rand_index(labels[hidden], codes[hidden])
                 accuracy = float((labels[hidden] == codes[hidden]).mean())
-                records.append((sample, panel, protocol, name, ari, accuracy, int(hidden.sum())))
+                records.append((sample, panel, protocol, draw, name, ari, accuracy, int(hidden.sum())))
     return _semi_table(records, study)
 
 
 def _semi_table(records: list[tuple], study: str) -> list[dict]:
-    columns = ["sample", "panel", "protocol", "name", "ari", "accuracy", "n"]
+    columns = ["sample", "panel", "protocol", "draw", "name", "ari", "accuracy", "n"]
     table = pd.DataFrame(records, columns=columns)
+    by = ["panel", "protocol", "draw", "name"]
+    scores = table.groupby(by, sort=False)[["ari", "accuracy"]].mean()
+    whole = scores.assign(n=table.groupby(by, sort=False)["n"].sum(), sample="all").reset_index()
+    groups = pd.concat([table, whole]).groupby(["sample", "panel", "protocol", "name"], sort=False)
     rows = []
-    for (sample, panel, protocol, name), group in table.groupby(columns[:4], sort=False):
+    for (sample, panel, protocol, name), group in groups:
+        notes = [*(["default"] if name == SPREAD else []), f"{len(group)} draws" if len(group) > 1 else "1 draw"]
+        about = {"n": int(group["n"].iloc[0]), "panel": panel, "note": "; ".join(notes)}
         for metric in ("ari", "accuracy"):
-            mean, spread = group[metric].mean(), group[metric].std(ddof=1) if len(group) > 1 else np.nan
-            notes = [*(["default"] if name == SPREAD else []), f"{len(group)} draws" if len(group) > 1 else "1 draw"]
+            around = _around(group[metric], 2.0)
+            rows.append(
+                metric_row(study, "space", "domains_semi", method_name(name), sample, protocol, metric, **around, **about)
+            )
+    return rows + _semi_gains(table, study)
+
+
+def _semi_gains(table: pd.DataFrame, study: str) -> list[dict]:
+    """Return by how much the spread labels are ahead of each floor, draw by draw and section by section."""
+    rows = []
+    for (panel, protocol), group in table.groupby(["panel", "protocol"], sort=False):
+        paired = group.pivot(index=["sample", "draw"], columns="name", values="ari")
+        for name in paired.columns.drop(SPREAD):
+            ahead = (paired[SPREAD] - paired[name]).dropna()
+            around = _around(ahead, 1.96 / np.sqrt(len(ahead)))
+            note = f"against {method_name(name)}"
             rows.append(
                 metric_row(
-                    study, "space", "domains_semi", method_name(name), sample, protocol, metric, mean,
-                    low=mean - 2 * spread, high=mean + 2 * spread, n=int(group["n"].iloc[0]), panel=panel,
-                    note="; ".join(notes),
+                    study, "space", "domains_semi", SPREAD, "all", protocol, "gain_ari", **around, n=len(ahead),
+                    panel=panel, note=note,
                 )
             )  # fmt: skip
     return rows
+
+
+def _around(values: pd.Series, deviations: float) -> dict[str, float]:
+    """Return the mean and so many standard deviations to either side; no interval for a single value."""
+    mean, half = values.mean(), deviations * values.std(ddof=1) if len(values) > 1 else np.nan
+    return {"value": mean, "low": mean - half, "high": mean + half}
 
 
 # ----------------------------------------------------------------------------------------------------- verdict
@@ -296,13 +315,15 @@ def verdict(rows: pd.DataFrame, method: str = DEFAULT) -> dict:
 
 
 def _semi_verdict(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
-    found = rows[(rows["task"] == "domains_semi") & (rows["metric"] == "ari")]
+    found = rows[(rows["task"] == "domains_semi") & (rows["sample"] == "all")]
     texts, warnings = [], []
     for panel, group in found.groupby("panel", sort=False):
-        scores = group.groupby("method", sort=False)["value"].mean()
+        scores = group[group["metric"] == "ari"].set_index("method")["value"]
         said = ", ".join(f"{name.removeprefix('floor:')} {value:.2f}" for name, value in scores.items())
         texts.append(f"Labels spread from {panel} (adjusted Rand index on the hidden ones): {said}.")
         best = scores.idxmax()
         if scores[best] > scores[SPREAD] + _TIE:
-            warnings.append(f"With {panel}, spreading labels loses to {best.removeprefix('floor:')}.")
+            gain = group[(group["metric"] == "gain_ari") & (group["note"] == f"against {best}")].iloc[0]
+            chance = ", by less than chance explains" if gain["low"] <= 0 <= gain["high"] else ""
+            warnings.append(f"With {panel}, spreading labels loses to {best.removeprefix('floor:')}{chance}.")
     return texts, warnings
