@@ -1,10 +1,11 @@
 """Run the studies of config/studies/benchmark.tsv on real data and renew docs/benchmarks/ from their scores.
 
-./histoweft benchmark --data-root FOLDER [--studies a,b] [--cores N]
+./histoweft benchmark --data-root FOLDER [--studies a,b] [--cores N] [--use-conda]
 ./histoweft benchmark --render          only the pages, from the committed table
 
 A study whose data are not below the folder is left out, one that fails is named, and the others go on. What was
-finished before is not run again. Studies that are not run keep the scores they had.
+finished before is not run again. Studies that are not run keep the scores they had. With --use-conda each step runs in
+its own environment, and the published methods of a study's peers.yaml run beside ours.
 """
 
 import argparse
@@ -23,14 +24,15 @@ DOCS = REPO / "docs" / "benchmarks"
 PACKAGES = ["snakemake", "numpy", "scipy", "scikit-learn", "torch", "anndata", "leidenalg", "harmonypy"]
 
 
-def run(study, data_root, cores):
+def run(study, data_root, cores, conda):
     """Run one study up to its scores; return whether it finished."""
     target = f"results/{study.name}/metrics.tsv"
     if study.program:
         command = [sys.executable, str(study.program), str(data_root), target]
     else:
         command = [sys.executable, str(REPO / "tools" / "launch.py"), "--snakefile", str(REPO / "Snakefile")]
-        command += ["--cores", str(cores), "--configfile", *map(str, study.configs)]
+        configs = [*study.configs, *([study.peers] if conda and study.peers else [])]
+        command += ["--cores", str(cores), *(["--use-conda"] if conda else []), "--configfile", *map(str, configs)]
         command += ["--config", f"data_root={data_root}", "--", target]
     return subprocess.run(command, cwd=REPO, check=False).returncode == 0
 
@@ -104,6 +106,7 @@ def main(arguments):
     parser.add_argument("--data-root", type=Path, default=REPO / "resources" / "data")
     parser.add_argument("--studies", default="", help="names with commas between; all of the list by default")
     parser.add_argument("--cores", default=os.environ.get("HISTOWEFT_CORES", "all"))
+    parser.add_argument("--use-conda", action="store_true", help="each step in its environment, and published methods")
     parser.add_argument("--render", action="store_true", help="run nothing")
     given = parser.parse_args(arguments)
     finished, failed = [], []
@@ -115,7 +118,7 @@ def main(arguments):
                 print(f"{study.name}: left out, no {', '.join(lacking)} below {given.data_root}", flush=True)
                 continue
             print(f"{study.name}: {study.evidence}", flush=True)
-            if run(study, given.data_root.resolve(), given.cores):
+            if run(study, given.data_root.resolve(), given.cores, given.use_conda):
                 update(study)
                 finished.append(study)
             else:

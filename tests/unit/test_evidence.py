@@ -65,6 +65,15 @@ def test_new_scores_replace_those_of_their_study_alone():
     assert new[["study", "method", "value"]].values.tolist() == [["one", "a", 0.5], ["two", "a", 0.3]]
 
 
+def test_submissions_stay_when_their_study_runs_without_them():
+    note = "submission; 1 seed"
+    old = table(
+        row("a", 0.1), row("peer", 0.4, note=note), row("peer", 9, metric="seconds"), row("other", 0.3, note=note)
+    )
+    new = evidence.joined(old, pd.DataFrame([row("a", 0.5), row("other", 0.6, note=note)]))
+    assert new[["method", "value"]].values.tolist() == [["a", 0.5], ["other", 0.6], ["peer", 0.4], ["peer", 9]]
+
+
 def test_numbers_are_rounded_and_intervals_still_hold_their_value():
     made = table(row("a", 1 / 3, low=1 / 3, high=2 / 3))
     assert made[["value", "low", "high"]].values.tolist() == [[0.333333, 0.333333, 0.666667]]
@@ -202,6 +211,10 @@ def test_a_study_has_its_overlay_and_its_data(tmp_path):
     (tmp_path / "a" / "benchmark.yaml").write_text("exclude: [x]\n")
     (tmp_path / "data" / "one").mkdir(parents=True)
     (study,) = evidence.read_studies(path)
+    assert study.peers is None
+    (tmp_path / "a" / "peers.yaml").write_text("submissions: []\n")
+    (study,) = evidence.read_studies(path)
+    assert study.peers == tmp_path / "a" / "peers.yaml"
     assert [config.name for config in study.configs] == ["config.yaml", "benchmark.yaml"]
     assert study.program is None
     assert study.missing(tmp_path / "data") == ["two"]
@@ -276,7 +289,8 @@ def tool(tmp_path, monkeypatch):
     (docs / "anchors.tsv").write_text("\t".join(evidence.ANCHOR_COLUMNS) + "\n")
     (tmp_path / "data" / "one").mkdir(parents=True)
 
-    def run(study, data_root, cores):
+    def run(study, data_root, cores, conda):
+        assert not conda
         assert data_root == tmp_path / "data"
         if study.name == "good":
             metrics = [row("mine", 0.5, study="good", note="default"), row("floor:kmeans", 0.3, study="good")]

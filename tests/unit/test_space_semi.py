@@ -45,7 +45,9 @@ def test_half_a_tissue_without_labels_is_filled_by_expression(planted):
 
 def test_evidence_is_the_sum_of_gaussians_within_the_section(planted):
     _, layer, _, place = planted
-    two = semi.Place(np.vstack([place.features] * 2), np.vstack([place.smoothed] * 2), list(place.xy) * 2, list(place.near) * 2)
+    two = semi.Place(
+        np.vstack([place.features] * 2), np.vstack([place.smoothed] * 2), list(place.xy) * 2, list(place.near) * 2
+    )
     n = len(layer)
     known, codes = np.array([5, 40]), np.full(2 * n, -1)
     codes[known] = [0, 1]
@@ -69,7 +71,8 @@ def test_hidden_labels_are_the_shares_asked_for(planted):
     tissue, layer, _, _ = planted
     found = list(semi.hidden_labels(layer, tissue.sections[0].xy, draws=2))
     assert [(panel, draw) for panel, _, draw, _ in found] == [
-        ("1% labels", 0), ("1% labels", 1), ("5% labels", 0), ("5% labels", 1), *(("one half", draw) for draw in range(4)),
+        *[("1% labels", draw) for draw in range(2)], *[("5% labels", draw) for draw in range(2)],
+        *[("one half", draw) for draw in range(4)],
     ]  # fmt: skip
     assert [(codes >= 0).sum() for *_, codes in found[:4]] == [6, 6, 29, 29]
     xy, (left, right, lower, upper) = tissue.sections[0].xy, (codes >= 0 for *_, codes in found[4:])
@@ -85,7 +88,9 @@ def test_rows_stand_beside_both_floors(planted):
     rows = pd.DataFrame(domain_scores.semi_rows(tissue, votes, {"a": pd.Series(layer.astype(str))}, "st"))
     assert set(rows["method"]) == {"spread", "floor:coordinates_knn", "floor:logistic"}
     assert set(rows["panel"]) == {"1% labels", "5% labels", "one half"}
-    table = rows[(rows["metric"] == "ari") & (rows["sample"] == "all")].pivot(index="panel", columns="method", values="value")
+    table = rows[(rows["metric"] == "ari") & (rows["sample"] == "all")].pivot(
+        index="panel", columns="method", values="value"
+    )
     assert (table["spread"] > table["floor:coordinates_knn"]).all()
     gains = rows[rows["metric"] == "gain_ari"].set_index(["panel", "note"])
     for panel, scores in table.iterrows():

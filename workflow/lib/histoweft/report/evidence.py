@@ -102,6 +102,8 @@ INTRODUCTION = (
     "training, which flatters."
 )
 WIDTH = 120
+SUBMITTED = "submission"
+"""First word of the note on a method that was submitted to the study."""
 
 _KIND_ORDER = {"floor": 0, "bar": 1, "": 2, "ceiling": 3}
 _GROUP = ["study", "protocol", "sample", "panel"]
@@ -125,12 +127,15 @@ class Study:
         Folders below ``data_root`` that it reads.
     evidence
         What it is evidence for.
+    peers
+        A further config, with published methods that need an environment of their own; None where there is none.
     """
 
     name: str
     configs: tuple[Path, ...]
     data: tuple[str, ...]
     evidence: str
+    peers: Path | None = None
 
     @property
     def program(self) -> Path | None:
@@ -143,7 +148,7 @@ class Study:
 
 
 def read_studies(path: str | os.PathLike) -> list[Study]:
-    """Read the list of studies; a ``benchmark.yaml`` beside a study's config is laid over it.
+    """Read the list of studies; a ``benchmark.yaml`` beside a study's config is laid over it, ``peers.yaml`` on demand.
 
     Parameters
     ----------
@@ -168,7 +173,9 @@ def read_studies(path: str | os.PathLike) -> list[Study]:
             faults.add(f"{path}, line {line}, column study", row.study, "each study once")
         overlay = config.with_name("benchmark.yaml")
         configs = (config, overlay) if config.suffix != ".py" and overlay.is_file() else (config,)
-        studies.append(Study(row.study, configs, tuple(row.data.split(";")), row.evidence))
+        peers = config.with_name("peers.yaml")
+        peers = peers if config.name == "config.yaml" and peers.is_file() else None
+        studies.append(Study(row.study, configs, tuple(row.data.split(";")), row.evidence, peers))
     faults.raise_if_any()
     return studies
 
@@ -223,6 +230,8 @@ def cost(folder: str | os.PathLike) -> dict[str, float]:
 def joined(old: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
     """Put new scores in the place of a study's old ones; studies that were not run again keep theirs.
 
+    So do submissions that the study was run without.
+
     Parameters
     ----------
     old
@@ -234,12 +243,21 @@ def joined(old: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
     -------
     Numbers rounded to `DIGITS` significant digits, intervals still around their values.
     """
-    rows = new if old is None else pd.concat([old.loc[~old["study"].isin(new["study"].unique())], new])
+    rows = new if old is None else pd.concat([old.loc[_stays(old, new)], new])
     rows = check_metrics(rows.reset_index(drop=True))
     for name in NUMBERS:
         rows[name] = [float(f"{value:.{DIGITS}g}") for value in rows[name]]
     by = ["study", "stage", "task", "sample", "protocol", "panel", "metric", "method", "fold", "note"]
     return rows.sort_values(by, kind="stable", ignore_index=True)
+
+
+def _stays(old: pd.DataFrame, new: pd.DataFrame) -> pd.Series:
+    """Return which rows of the old table no row of the new one replaces."""
+    key = ["study", "stage", "task", "method"]
+    submitted = set(old.loc[old["note"].str.startswith(SUBMITTED), key].itertuples(index=False, name=None))
+    lasting = submitted - set(new[key].itertuples(index=False, name=None))
+    lasts = pd.Series([row in lasting for row in old[key].itertuples(index=False, name=None)], old.index, dtype=bool)
+    return lasts | ~old["study"].isin(new["study"].unique())
 
 
 def differences(old: pd.DataFrame, new: pd.DataFrame) -> list[str]:

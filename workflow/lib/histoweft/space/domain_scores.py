@@ -243,7 +243,9 @@ def _semi_table(records: list[tuple], study: str) -> list[dict]:
         for metric in ("ari", "accuracy"):
             around = _around(group[metric], 2.0)
             rows.append(
-                metric_row(study, "space", "domains_semi", method_name(name), sample, protocol, metric, **around, **about)
+                metric_row(
+                    study, "space", "domains_semi", method_name(name), sample, protocol, metric, **around, **about
+                )
             )
     return rows + _semi_gains(table, study)
 
