@@ -14,6 +14,8 @@ TABLES = (
     "clusters.parquet", "umap.parquet", "markers.parquet", "qc.tsv", "stability.tsv", "marker_panel.tsv",
     "svg.parquet", "neighbourhood.parquet", "interactions.parquet", "proportions.parquet",
 )  # fmt: skip
+#: Sums of several threads are rounded in another order.
+ROUNDING = {"features.h5ad": 1e-6}
 THREADED = ("features", "neighbours", "leiden", "umap", "svg", "interactions", "deconvolve")
 STORES = {"counts.h5ad": ("X/data", "obsm/spatial"), "features.h5ad": ("X/data", "obsm/X_pca", "uns/pca/variance")}
 
@@ -42,7 +44,7 @@ def test_tables_are_the_same(demo, again, name):
 def test_stores_hold_the_same_numbers(demo, again, name):
     with h5py.File(demo.root / SAMPLE / name) as first, h5py.File(again.root / SAMPLE / name) as second:
         for item in STORES[name]:
-            assert np.array_equal(first[item][...], second[item][...]), item
+            np.testing.assert_allclose(first[item][...], second[item][...], rtol=ROUNDING.get(name, 0.0), atol=0)
 
 
 def test_the_graph_is_the_same(demo, again):
