@@ -1,6 +1,7 @@
 """How cost grows, what the workflow itself takes, and what large studies would need: docs/benchmarks/scaling.md.
 
     python tools/scaling.py table counts|pixels FOLDER:STUDY FOLDER:STUDY FOLDER:STUDY   # three runs, small first
+    python tools/scaling.py table genes|sections FOLDER:STUDY@SIZE ...    # the same, with thousand genes, or sections
     python tools/scaling.py overhead "WHAT IT IS" FOLDER [ARGUMENT ...]   # runs Snakemake there, with these arguments
     python tools/scaling.py machines                                      # from resources/costs.tsv; runs nothing
     python tools/scaling.py page                                          # the page and its figure, from the tables
@@ -31,11 +32,13 @@ def table(series, runs):
 
     from histoweft.report import costs, growth
 
-    jobs = []
+    jobs, sizes = [], []
     for run in runs:
         folder, _, study = run.rpartition(":")
+        study, _, size = study.partition("@")
         jobs.append(costs.read_benchmarks(folder or ".", study))
-    path, rows = DOCS / "scaling.tsv", growth.measured(series, jobs)
+        sizes += [float(size)] if series in growth.OWN_UNITS else []
+    path, rows = DOCS / "scaling.tsv", growth.measured(series, jobs, sizes or None)
     if path.is_file():
         old = pd.read_csv(path, sep="\t")
         rows = pd.concat([old.loc[old["series"] != series], rows])

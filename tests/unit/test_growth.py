@@ -65,6 +65,18 @@ def test_the_series_of_pixels_holds_rules_that_work_on_them():
     assert made[["series", "rule", "unit", "size_3"]].values.tolist() == [["pixels", "tile", "megapixels", 400.0]]
 
 
+def test_a_series_with_sizes_of_its_own_is_fitted_to_them():
+    def run(n):
+        once = [Measured("report", Size(values=9.0), 1.0, 2 * n, 300.0)]
+        return once + [Measured("umap", Size(values=9.0), 1.0, 5.0, 300.0)] * int(n)
+
+    made = growth.measured("sections", [run(n) for n in (2, 4, 8)], [2, 4, 8])
+    assert made[["rule", "unit", "size_1", "size_3", "s_exponent"]].values.tolist() == [["report", "sections", 2, 8, 1]]
+    everywhere = growth.measured("genes", [run(n) for n in (2, 4, 8)], [1.0, 2.0, 4.0])
+    assert set(everywhere["rule"]) == {"report", "umap"}
+    assert set(everywhere["unit"]) == {"thousand genes"}
+
+
 # ------------------------------------------------------------------------------------------------------- calculated
 
 

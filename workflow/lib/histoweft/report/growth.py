@@ -30,8 +30,14 @@ SERIES = {
     "image up to 4 million pixels), genes and sections do not.",
     "pixels": "Rules that work on pixels: simulated sections, three real ones of the olfactory bulb, and a mosaic of a "
     "hundred real ones; the number of spots differs as well. Painting and pretraining did not run at all three.",
+    "genes": "One cortical section with a sixteenth, a quarter and all of its genes; stored counts grow with them, "
+    "spots do not.",
+    "sections": "Two, four and eight simulated sections of equal size, without images: rules that run once a study.",
 }
 """What grows -> what was run, from small to large."""
+
+OWN_UNITS = {"genes": "thousand genes", "sections": "sections"}
+"""Series whose sizes are not those of the jobs' inputs but given with the runs -> their unit."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ MACHINES = {
 # ------------------------------------------------------------------------------------------------------- measured
 
 
-def measured(series: str, runs: Sequence[Sequence[Measured]]) -> pd.DataFrame:
+def measured(series: str, runs: Sequence[Sequence[Measured]], sizes: Sequence[float] | None = None) -> pd.DataFrame:
     """Set what each rule took in runs of rising size side by side, with the curve through them.
 
     Parameters
@@ -72,6 +78,8 @@ def measured(series: str, runs: Sequence[Sequence[Measured]]) -> pd.DataFrame:
         One of `SERIES`; rules that work on pixels are in that of ``pixels`` alone.
     runs
         Jobs of each of three runs, the smallest first.
+    sizes
+        Of the runs, for the series of `OWN_UNITS`. Of ``sections``, rules with one job a run are kept.
 
     Returns
     -------
@@ -81,11 +89,15 @@ def measured(series: str, runs: Sequence[Sequence[Measured]]) -> pd.DataFrame:
     base included.
     """
     rows = []
+    if sizes is not None:
+        runs = [[replace(job, size=Size(values=size)) for job in run] for run, size in zip(runs, sizes, strict=True)]
+    if series == "sections":
+        runs = [[job for job in run if [other.rule for other in run].count(job.rule) == 1] for run in runs]
     for cost in fit_costs([job for run in runs for job in run]):
         own = [[job for job in run if job.rule == cost.rule] for run in runs]
         if cost.rule in DISK or not all(own) or (series == "pixels") != (cost.rule in OF_PIXELS):
             continue
-        row: dict[str, object] = {"series": series, "rule": cost.rule, "unit": cost.unit}
+        row: dict[str, object] = {"series": series, "rule": cost.rule, "unit": OWN_UNITS.get(series, cost.unit)}
         for at, jobs in enumerate(own, 1):
             row |= {
                 f"size_{at}": np.mean([getattr(job.size, cost.unit) for job in jobs]),
