@@ -5,8 +5,11 @@ import pytest
 import yaml
 
 from histoweft import study
+from histoweft.ingest.fetch import load_downloads
 
 ATLASES = ("bdtnp", "atlas_sim", "allen_ish")
+DOWNLOADED = ("visium_mouse_brain",)  # run in test_fetch.py, from a server of our own
+BULK = ("icb",)
 # Spots after QC, and clusters at the chosen resolution: wide enough for other versions, too narrow for a reading error.
 EXPECTED = {
     "dlpfc": {"151673": (3500, 3639), "151674": (3500, 3673)},
@@ -18,6 +21,7 @@ EXPECTED = {
     "osmfish": {"osmfish": (4000, 4839)},
     "starmap": {"BY3": (1400, 1549)},
     "pbmc": {"pbmc": (3600, 3774)},
+    "pancreas": {"pancreas": (3600, 3696)},
     "sc_mixology": {
         "dropseq": (200, 210),
         "celseq2_5cl_p1": (140, 156),
@@ -29,12 +33,43 @@ QUICK = ("her2st", "dlpfc", "merfish")
 
 
 def test_every_study_folder_is_covered(repo):
-    assert {path.name for path in (repo / "config" / "studies").iterdir() if path.is_dir()} == set(EXPECTED) | set(
-        ATLASES
-    )
+    folders = {path.name for path in (repo / "config" / "studies").iterdir() if path.is_dir()}
+    assert folders == {*EXPECTED, *ATLASES, *DOWNLOADED, *BULK}
 
 
-@pytest.mark.parametrize("name", [*EXPECTED, *ATLASES])
+def test_every_study_is_in_the_table_and_links_lead_somewhere(repo):
+    studies = repo / "config" / "studies"
+    table = (studies / "README.md").read_text()
+    for folder in (path for path in studies.iterdir() if path.is_dir()):
+        assert f"\n| `{folder.name}` |" in table or f"\n| [`{folder.name}`]({folder.name}/README.md) |" in table
+        assert (folder / "README.md").is_file() == (f"({folder.name}/README.md)" in table)
+
+
+@pytest.mark.parametrize("name", BULK)
+def test_config_of_bulk_cohorts_is_valid(repo, real_data, name):
+    config = yaml.safe_load((repo / "config" / "studies" / name / "config.yaml").read_text())
+    assert config["data_root"] == "resources/data"
+    loaded, faults = study.load(config | {"data_root": str(real_data)})
+    assert not faults, [str(fault) for fault in faults.items]
+    assert loaded.name == name
+
+
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_every_download_of_a_study_is_listed(repo, name, monkeypatch):
+    monkeypatch.chdir(repo)
+    folder = repo / "config" / "studies" / name
+    listed, faults = load_downloads(folder / "downloads.tsv")
+    assert not faults, [str(fault) for fault in faults.items]
+    assert all(entry.key and entry.licence and entry.description for entry in listed.values())
+    used = set()
+    for path in folder.glob("*.yaml"):
+        loaded, faults = study.load(yaml.safe_load(path.read_text()), str(path))
+        assert not faults, [str(fault) for fault in faults.items]
+        used |= {row[column] for row in loaded.samples.values() for column in ("path", "positions", "image")}
+    assert used == set(listed)
+
+
+@pytest.mark.parametrize("name", [*EXPECTED, *ATLASES, *DOWNLOADED])
 def test_config_and_sheet_are_valid(repo, name, monkeypatch):
     monkeypatch.chdir(repo)
     path = repo / "config" / "studies" / name / "config.yaml"

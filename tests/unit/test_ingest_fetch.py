@@ -1,6 +1,9 @@
 """The data registry."""
 
-from histoweft.ingest import fetch
+import ingest_cases as cases
+
+from histoweft import study
+from histoweft.ingest import fetch, inputs
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -32,6 +35,32 @@ def test_registry_without_columns_or_file(tmp_path):
     assert faults.items[0].hint == "The nearest name there is 'sha265': rename it?"
     _, faults = fetch.load_registry(tmp_path / "none.tsv")
     assert "No such file" in faults.items[0].found
+
+
+def test_matrix_and_spatial_folder_are_fetched_apart_or_one_of_them(tmp_path):
+    """A section may come as several files: what is downloaded is an input, what lies here is looked at in the job."""
+    matrix = cases.visium(tmp_path / "here") / "filtered_feature_bc_matrix.h5"
+    (tmp_path / "registry.tsv").write_text(
+        "key\turl\tsha256\n"
+        f"m\thttps://x.org/m.h5\t{DIGEST}\ns\thttps://x.org/spatial.tar.gz\t{DIGEST}\ni\thttps://x.org/i.tif\t{DIGEST}\n"
+    )
+    (tmp_path / "samples.tsv").write_text(
+        "sample\tplatform\tpath\tpositions\timage\n"
+        "far\tvisium\thttps://x.org/m.h5\thttps://x.org/spatial.tar.gz\thttps://x.org/i.tif\n"
+        f"half\tvisium\t{matrix}\thttps://x.org/spatial.tar.gz\t\n"
+        "lost\tvisium\thttps://x.org/other file.h5\t\t\n"
+    )
+    config = {"study": "s", "samples": str(tmp_path / "samples.tsv"), "registry": str(tmp_path / "registry.tsv")}
+    loaded, faults = study.load(config)
+    assert not faults
+    found, faults = inputs.discover_all(loaded, {})
+    spatial = f"resources/data/unpacked/{DIGEST[:16]}/spatial.tar.gz"
+    fetched = f"resources/data/fetched/{DIGEST[:16]}"
+    assert [str(path) for path in found["far"].files] == [f"{fetched}/m.h5", spatial, f"{fetched}/i.tif"]
+    assert [str(path) for path in found["half"].files] == [str(matrix), spatial]
+    hints = [fault.hint for fault in faults.items if fault.found == "https://x.org/other file.h5"]
+    assert len(hints) == 1
+    assert "`./histoweft register 'https://x.org/other file.h5'`" in hints[0]
 
 
 def test_the_projects_own_registry_is_sound(repo):

@@ -89,6 +89,47 @@ def test_visium_off_tissue_spots_are_dropped_or_kept(tmp_path):
     assert kept.counts.shape[0] == 36
 
 
+def test_visium_matrix_and_spatial_folder_downloaded_apart(tmp_path):
+    """10x Genomics hands out the matrix and the folder spatial/ one by one; the section is the same."""
+    whole = read(SampleInput("s1", "visium", cases.visium(tmp_path / "whole")))
+    apart = cases.visium(tmp_path / "apart", images=("lowres",))
+    matrix = (apart / "filtered_feature_bc_matrix.h5").rename(tmp_path / "V1_Brain_filtered_feature_bc_matrix.h5")
+    image = cases.picture(tmp_path / "V1_Brain_image.tif", cases.SIDE, cases.SIDE)
+    for folder in (apart, apart / "spatial"):
+        section = read(SampleInput("s1", "visium", matrix, positions=folder))
+        assert (section.image.name, section.image_scale) == ("tissue_lowres_image.png", 0.075)
+        assert (section.counts != whole.counts).nnz == 0
+        np.testing.assert_array_equal(section.xy_px, whole.xy_px)
+    section = read(SampleInput("s1", "visium", matrix, positions=apart, image=image))
+    assert (section.image_kind, section.image_scale) == ("fullres", 1.0)
+    assert "raw_matrix" not in codes(section)
+
+
+def test_visium_positions_column_goes_before_the_folders_own(tmp_path):
+    moved = cases.positions()
+    moved["pxl_col_in_fullres"] += 7
+    cases.visium(tmp_path / "other", frame=moved)
+    whole = read(SampleInput("s1", "visium", cases.visium(tmp_path / "whole")))
+    section = read(SampleInput("s1", "visium", tmp_path / "whole", positions=tmp_path / "other" / "spatial"))
+    np.testing.assert_allclose(section.xy_px, whole.xy_px + np.array([7, 0]))
+
+
+def test_visium_matrix_by_itself_says_what_is_missing(tmp_path):
+    def fault(path, **sheet):
+        (one,) = discover("visium", path, where="s.tsv, line 2", **sheet).faults.items
+        return one
+
+    matrix = cases.visium(tmp_path / "a") / "filtered_feature_bc_matrix.h5"
+    assert fault(matrix).expected.endswith("or a count matrix (.h5) with its spatial/ in the column positions")
+    assert fault(matrix).hint == f"Give the folder that holds it: {tmp_path / 'a'}"
+    absent = fault(matrix, positions=tmp_path / "b")
+    assert absent.where == "s.tsv, line 2, column positions"
+    assert absent.found.endswith("b, which does not exist")
+    assert fault(tmp_path / "a" / "filtered.h5", positions=tmp_path / "a").found.endswith("which does not exist")
+    raw = cases.visium(tmp_path / "c", matrix="raw_h5") / "raw_feature_bc_matrix.h5"
+    assert [note.code for note in discover("visium", raw, positions=tmp_path / "c").notes.items] == ["raw_matrix"]
+
+
 def test_visium_prefixed_names_of_two_samples_in_one_folder(tmp_path):
     for name, seed in (("GSM1_A_", 1), ("GSM2_B_", 2)):
         cases.write_h5(tmp_path / f"{name}filtered_feature_bc_matrix.h5", cases.counts(seed=seed), cases.barcodes())

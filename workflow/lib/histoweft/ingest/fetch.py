@@ -28,9 +28,9 @@ class Entry:
 
     @property
     def file_name(self) -> str:
-        """The last part of the url's path, safe as a file name."""
-        name = PurePosixPath(unquote(urlsplit(self.url).path)).name
-        return "".join(c if c.isalnum() or c in "._-+" else "_" for c in name) or self.key
+        """The last part of the url's path (the key where it has none), safe as a file name."""
+        name = PurePosixPath(unquote(urlsplit(self.url).path)).name.lstrip(".") or self.key
+        return "".join(c if c.isalnum() or c in "._-+" else "_" for c in name).lstrip(".") or "file"
 
 
 def load_registry(path: Path) -> tuple[dict[str, Entry], Faults]:

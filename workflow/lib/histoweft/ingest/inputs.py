@@ -50,7 +50,9 @@ def discover_all(
         if row["platform"] not in PLATFORMS or not row["path"]:
             continue  # the sheet's own check has said so
         where = f"{study.config['samples']}, line {row['line']}"
-        downloads = _localise(row, registry, study.config["registry"], where, faults)
+        downloads = _localise(row, registry, study.config, where, faults)
+        if is_url(row["path"]):
+            continue  # not registered, as has been said
         if sample in planned:
             found[sample] = planned[sample]
         elif "path" in downloads or ("positions" in downloads and row["platform"] == "visium"):
@@ -86,20 +88,22 @@ def fetched_path(entry: fetch.Entry) -> str:
     return f"{FETCHED}/{entry.sha256[:16]}/{entry.file_name}"
 
 
-def _localise(row: dict, registry: dict, registry_name: str, where: str, faults: Faults) -> dict[str, Path]:
+def _localise(row: dict, registry: dict, config: dict, where: str, faults: Faults) -> dict[str, Path]:
     """Replace urls in a row by the files they are fetched to, and return those."""
     downloads = {}
+    listed = Path(str(config["samples"])).with_name("downloads.tsv")
     for column in URL_COLUMNS:
         url = row[column]
         if not is_url(url):
             continue
         if url not in registry:
+            what = f"--from {shlex.quote(str(listed))}" if listed.is_file() else shlex.quote(url)
             faults.add(
                 f"{where}, column {column}",
                 url,
-                f"a url that {registry_name} lists",
-                f"Register it, so that what is analysed is known: `./histoweft register {shlex.quote(url)}` downloads it once and "
-                "adds the line with its sha256.",
+                f"a url that {config['registry']} lists",
+                f"Register it, so that what is analysed is known: `./histoweft register {what}` downloads it once and "
+                "writes down its sha256.",
             )
             continue
         row[column] = download_path(registry[url])

@@ -36,16 +36,20 @@ VISIUM_SPOT_UM = 55.0  # spot diameter, same source
 def discover(path: Path, image: str | Path = "", where: str = "", positions: str | Path = "", **options) -> Discovery:
     """Find the files of one Visium sample.
 
-    `path` is its folder, the ``outs`` in it, ``folder/prefix_``, or the count matrix alone (``.h5``); `positions` is the
-    folder ``spatial/``, where it does not lie beside the counts.
+    `path` is its folder, the ``outs`` in it, ``folder/prefix_``, or the count matrix alone (``.h5``); `positions` is
+    the folder ``spatial/``, where it does not lie beside the counts.
     """
     found = Discovery()
-    if path.suffix.lower() == ".h5" and not path.is_dir():
-        _matrix_alone(found, path, positions, where)
-        if found.roles:
+    if str(positions) and path.suffix.lower() == ".h5" and not path.is_dir():
+        if check_file(path, where, found.faults, "a Space Ranger output folder, or its count matrix (.h5)"):
+            found.roles["matrix"] = path
+            _note_raw(found, path.name)
             _fill_spatial(found, _given_spatial(positions, found, where), [], image, where)
         return found
-    expected = "a Space Ranger output folder (or its outs/), or folder/prefix of prefixed files"
+    expected = (
+        "a Space Ranger output folder (or its outs/), folder/prefix of prefixed files, or a count matrix (.h5) with "
+        "its spatial/ in the column positions"
+    )
     folder = open_folder(path, where, found.faults, expected, prefix_ok=True)
     if folder is None:
         return found
@@ -62,22 +66,8 @@ def discover(path: Path, image: str | Path = "", where: str = "", positions: str
     return found
 
 
-def _matrix_alone(found: Discovery, path: Path, positions: str | Path, where: str) -> None:
-    """Take a count matrix that was downloaded by itself."""
-    if not check_file(path, where, found.faults, "a Space Ranger output folder, or its count matrix (.h5)"):
-        return
-    found.roles["matrix"] = path
-    _note_raw(found, path.name)
-    if not str(positions):
-        hint = "Or give the folder that holds both as the path."
-        expected = f"the folder spatial/ that belongs to {path.name}"
-        found.faults.add(column(where, "positions"), "nothing", expected, hint)
-
-
 def _given_spatial(positions: str | Path, found: Discovery, where: str) -> Folder | None:
     """Open the folder that the sheet's column positions names: ``spatial/``, or one that holds it."""
-    if not str(positions):
-        return None
     expected = "the section's folder spatial/"
     folder = open_folder(Path(positions), column(where, "positions"), found.faults, expected)
     return None if folder is None else _spatial(folder)
