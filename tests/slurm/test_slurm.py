@@ -101,6 +101,21 @@ def test_a_study_runs_through_the_profile(checkout, cluster):
     assert "Nothing to be done" in run(checkout, cluster, "--configfile", config)[1]
 
 
+@pytest.mark.slow
+def test_the_demo_runs_through_the_profile(checkout, cluster):
+    """Every rule of the demo, four sections, patients compared: nothing fails, nothing is left to do."""
+    before = len(accounted(cluster, "jobid"))
+    status, text = run(checkout, cluster, limit=3500)
+    assert status == 0, text[-6000:]
+    assert (checkout.root / "results/demo/report/index.html").is_file()
+    jobs = int(re.search(r"^total +(\d+)", text, flags=re.M)[1])
+    submitted = accounted(cluster, "jobname,state")[before:]
+    assert all(state == "COMPLETED" for _, state in submitted), submitted
+    print(f"{len(submitted)} submissions for {jobs} jobs")
+    assert len(submitted) < 0.6 * jobs, f"{len(submitted)} submissions for {jobs} jobs"
+    assert "Nothing to be done" in run(checkout, cluster)[1]
+
+
 def test_a_job_killed_for_memory_comes_back_with_more(checkout, cluster, repo):
     snakefile = repo / "tests" / "slurm" / "hungry.smk"
     library = f"library={repo / 'workflow' / 'lib'}"
