@@ -54,6 +54,10 @@ def test_reference_has_the_published_layers(prepared):
     shapes = [tuple(layer.weight.shape) for layer in model.encoder if isinstance(layer, torch.nn.Linear)]
     assert shapes == [(1_000, 100), (500, 1_000)]
     assert [layer.p for layer in model.encoder if isinstance(layer, torch.nn.Dropout)] == [0.7]
+    kinds = [type(layer).__name__ for layer in model.encoder]
+    assert kinds[-3:] == ["BatchNorm1d", "LeakyReLU", "Dropout"]
+    text = reference.SpatialVAE(prepared, reference.Options(latent=200, dropout=reference.BEFORE))
+    assert [type(layer).__name__ for layer in text.encoder][-3:] == ["Dropout", "BatchNorm1d", "LeakyReLU"]
     assert model.decode_hidden.weight.shape == (500, 200)
     assert model.regress.weight.shape == (3, 200)
     planes = np.ptp(prepared.position, axis=0) + 1
