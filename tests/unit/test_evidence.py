@@ -74,6 +74,11 @@ def test_submissions_stay_when_their_study_runs_without_them():
     assert new[["method", "value"]].values.tolist() == [["a", 0.5], ["other", 0.6], ["peer", 0.4], ["peer", 9]]
 
 
+def test_a_submission_is_marked():
+    metrics = table(row("a", 0.1, note="default"), row("peer", 0.4, note="submission; 1 seed"))
+    assert "| *submitted* `peer` | 0.400 |" in evidence.render(metrics, NO_ANCHORS)
+
+
 def test_numbers_are_rounded_and_intervals_still_hold_their_value():
     made = table(row("a", 1 / 3, low=1 / 3, high=2 / 3))
     assert made[["value", "low", "high"]].values.tolist() == [[0.333333, 0.333333, 0.666667]]

@@ -95,11 +95,11 @@ RUN_COLUMNS = (
 
 INTRODUCTION = (
     "Made by `./histoweft benchmark` from `metrics.tsv` and `anchors.tsv` in this folder; edit nothing here. What ran "
-    "when, with which versions, and what it took: `about.tsv`. Floors are marked *floor*; the method in bold is the "
-    "one that the config selects. Intervals are 95 %; where the mean over sections has none, values alone decide what "
-    "beats what. `s` and `MB` stand where a stage measured its method by itself. "
-    "What was held out stands before each group; what is held out at random has neighbours of its own tissue in "
-    "training, which flatters."
+    "when, with which versions, and what it took: `about.tsv`. Floors are marked *floor*, published methods that were "
+    "run beside ours *submitted*; the method in bold is the one that the config selects. Intervals are 95 %; where "
+    "the mean over sections has none, values alone decide what beats what. `s` and `MB` stand where a stage measured "
+    "its method by itself. What was held out stands before each group; what is held out at random has neighbours of "
+    "its own tissue in training, which flatters."
 )
 WIDTH = 120
 SUBMITTED = "submission"
@@ -469,7 +469,8 @@ def _method(row: Mapping[str, Any]) -> str:
     name = f"`{row['method'].removeprefix('floor:')}`"
     if "default" in row["note"].replace(";", " ").split():
         name = f"**{name}**"
-    return f"*floor* {name}" if is_floor(row["method"]) else name
+    kind = "*floor* " if is_floor(row["method"]) else "*submitted* " if row["note"].startswith(SUBMITTED) else ""
+    return kind + name
 
 
 def _timings(rows: pd.DataFrame) -> pd.DataFrame:
