@@ -196,6 +196,25 @@ def test_fields_place_voxels_beyond_what_was_seen():
     assert (side == np.sign(x[test]))[away].mean() > 0.9
 
 
+def test_twins_are_told_from_regions_that_were_never_seen():
+    rng = np.random.default_rng(0)
+    position = np.argwhere(np.ones((40, 8, 8))).astype(float)
+    smooth = np.cos(position @ rng.normal(size=(3, 12)) * 0.2 + rng.uniform(0, 6, 12))
+
+    def scores():
+        return smooth + 0.02 * rng.normal(size=smooth.shape)
+
+    known, mirrored = scores(), scores()
+    middle = (position[:, 0] >= 16) & (position[:, 0] < 24)
+    apart = (position[:, 0] >= 14) & (position[:, 0] < 26)
+    edges = [np.flatnonzero((part >= 32) if end else (part < 8)) for end in (0, 1) for part in [position[:, 0]]]
+    rows = np.arange(len(known))
+    assert baselines.has_twins(known, [Fold("a", np.setdiff1d(rows, edge), edge) for edge in edges], mirrored)
+    rest = rows[~apart]
+    inner = [Fold("a", *(np.flatnonzero(np.isin(rest, edge, invert=keep)) for keep in (True, False))) for edge in edges]
+    assert not baselines.has_twins(known[rest], inner, known[middle])
+
+
 def test_nothing_is_lost_without_a_budget():
     rng = np.random.default_rng(0)
     position, scores = rng.uniform(0, 10, (101, 3)), rng.normal(size=(101, 7)).astype(np.float32)

@@ -51,6 +51,51 @@ def nearest_place(scores: np.ndarray, position: np.ndarray, inner: Sequence[Fold
     return _neighbour_means(scores, position, asked, (k,))[0]
 
 
+def has_twins(scores: np.ndarray, inner: Sequence[Fold], asked: np.ndarray, seed: int = 0) -> bool:
+    """Return whether voxels have twins among the training voxels, by expression alone.
+
+    Their median distance to the nearest training voxel is compared, as a ratio, with that of training voxels to one
+    another (twins: neighbours, the mirrored half) and with that of inner folds to the rest (regions of which nothing
+    was seen). No place is looked at.
+
+    Parameters
+    ----------
+    scores, asked
+        training and asked voxels x components.
+    inner
+        Folds of the training voxels that hold out whole regions.
+    seed
+        Of the sample.
+    """
+    rng = np.random.default_rng(seed)
+
+    def sampled(n, most=_PROBES):
+        return np.sort(rng.choice(n, min(n, most), replace=False))
+
+    own = sampled(len(scores))
+    close = _nearest_distance(scores, scores[own], own)
+    each = max(1, _PROBES // max(1, len(inner)))
+    regions = [(fold.train, fold.test[sampled(len(fold.test), each)]) for fold in inner]
+    far = np.concatenate([_nearest_distance(scores[train], scores[test]) for train, test in regions])
+    found = _nearest_distance(scores, asked[sampled(len(asked))])
+    near, away, here = (np.log(max(float(np.median(one)), 1e-12)) for one in (close, far, found))
+    return here - near < away - here
+
+
+def _nearest_distance(known: np.ndarray, asked: np.ndarray, themselves: np.ndarray | None = None) -> np.ndarray:
+    """Return the distance of each row to the nearest known one, which may be told not to be itself."""
+    known, asked = known.astype(np.float32), asked.astype(np.float32)
+    half, own = (0.5 * np.einsum("ij,ij->i", rows, rows) for rows in (known, asked))
+    found = np.empty(len(asked))
+    for start in range(0, len(asked), _ROWS):
+        at = slice(start, min(start + _ROWS, len(asked)))
+        gaps = half - asked[at] @ known.T
+        if themselves is not None:
+            gaps[np.arange(len(gaps)), themselves[at]] = np.inf
+        found[at] = np.sqrt(np.maximum(2 * (gaps.min(axis=1) + own[at]), 0))
+    return found
+
+
 def _neighbour_means(known, position, asked, numbers) -> list[np.ndarray]:
     """Return the mean position of the k nearest known rows, for each k; exact, by matrix products."""
     known, asked = known.astype(np.float32), asked.astype(np.float32)

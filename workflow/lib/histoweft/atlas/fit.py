@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from histoweft import splits
 from histoweft.atlas import baselines, data, folds, multiscale, score
 from histoweft.atlas import field as fields
 from histoweft.atlas.data import Axes
@@ -207,7 +208,11 @@ class _Task:
             yield trained.apply(scores[start : start + _ROWS])
 
     def _place(self, trained: residual.Trained, scores: np.ndarray, place: np.ndarray):
-        """Take the network's place or the fields', whichever errs less on held-out training voxels."""
+        """Take the network's place or the fields', whichever errs less on held-out training voxels.
+
+        Held-out voxels with twins in training (the mirrored half) are another case than those inner folds are made of:
+        nearest neighbours place them.
+        """
         facts = {"place": "network", "network_error": trained.position_error}
         voxels, train, test = self.prepared.voxels, self.split.train, self.split.test
         folded, known = voxels.folded(), scores[:, :_COMPONENTS]
@@ -221,6 +226,10 @@ class _Task:
         facts |= {"field_error": chart.error, "field_lengths": [one.length for one in chart.maps]}
         if trained.position_error <= chart.error:
             return place, facts
+        if baselines.has_twins(known[train], self.inner, known[test], self.seed):
+            pairs = splits.random_folds(len(train), seed=self.seed)
+            found = baselines.nearest_place(known[train], self.prepared.position[train], pairs, known[test])
+            return found, facts | {"place": "nearest"}
         found, side = chart.locate(known[test])
         if half is not None:
             # Where only one half was seen, a voxel is placed in that half.
