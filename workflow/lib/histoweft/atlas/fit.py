@@ -227,7 +227,7 @@ class _Task:
         if trained.position_error <= chart.error:
             return place, facts
         if baselines.has_twins(known[train], self.inner, known[test], self.seed):
-            pairs = splits.random_folds(len(train), seed=self.seed)
+            pairs, known = splits.random_folds(len(train), seed=self.seed), scores[:, : self.latent]
             found = baselines.nearest_place(known[train], self.prepared.position[train], pairs, known[test])
             return found, facts | {"place": "nearest"}
         found, side = chart.locate(known[test])
