@@ -37,6 +37,9 @@ METRICS = (
 )  # fmt: skip
 """The metrics named so far; others are allowed (a metric names what it measures), written in the same way."""
 
+SUBMISSION = "submission"
+"""First word of the note on a method that was submitted to the study."""
+
 SCHEMA_VERSION = "1.0"
 """Of the table: the first number changes when a reader of the old table would misread the new one."""
 

@@ -72,8 +72,8 @@ def has_twins(scores: np.ndarray, inner: Sequence[Fold], asked: np.ndarray, seed
     def sampled(n, most=_PROBES):
         return np.sort(rng.choice(n, min(n, most), replace=False))
 
-    own = sampled(len(scores))
-    close = _nearest_distance(scores, scores[own], own)
+    # The nearest of a training voxel is itself.
+    close = _nearest_distance(scores, scores[sampled(len(scores))], 1)
     each = max(1, _PROBES // max(1, len(inner)))
     regions = [(fold.train, fold.test[sampled(len(fold.test), each)]) for fold in inner]
     far = np.concatenate([_nearest_distance(scores[train], scores[test]) for train, test in regions])
@@ -82,18 +82,12 @@ def has_twins(scores: np.ndarray, inner: Sequence[Fold], asked: np.ndarray, seed
     return here - near < away - here
 
 
-def _nearest_distance(known: np.ndarray, asked: np.ndarray, themselves: np.ndarray | None = None) -> np.ndarray:
-    """Return the distance of each row to the nearest known one, which may be told not to be itself."""
-    known, asked = known.astype(np.float32), asked.astype(np.float32)
-    half, own = (0.5 * np.einsum("ij,ij->i", rows, rows) for rows in (known, asked))
-    found = np.empty(len(asked))
-    for start in range(0, len(asked), _ROWS):
-        at = slice(start, min(start + _ROWS, len(asked)))
-        gaps = half - asked[at] @ known.T
-        if themselves is not None:
-            gaps[np.arange(len(gaps)), themselves[at]] = np.inf
-        found[at] = np.sqrt(np.maximum(2 * (gaps.min(axis=1) + own[at]), 0))
-    return found
+def _nearest_distance(known: np.ndarray, asked: np.ndarray, rank: int = 0) -> np.ndarray:
+    """Return the distance of each row to the nearest known one, or to that after the first `rank`."""
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=rank + 1, algorithm="brute").fit(known)
+    return search.kneighbors(asked)[0][:, rank]
 
 
 def _neighbour_means(known, position, asked, numbers) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from histoweft.errors import Faults, InputError, nearest
-from histoweft.metrics import NUMBERS, TASKS, check_metrics
+from histoweft.metrics import NUMBERS, SUBMISSION, TASKS, check_metrics
 from histoweft.report.scores import (
     BETTER,
     FLOOR_USED,
@@ -102,8 +102,6 @@ INTRODUCTION = (
     "its own tissue in training, which flatters."
 )
 WIDTH = 120
-SUBMITTED = "submission"
-"""First word of the note on a method that was submitted to the study."""
 
 _KIND_ORDER = {"floor": 0, "bar": 1, "": 2, "ceiling": 3}
 _GROUP = ["study", "protocol", "sample", "panel"]
@@ -254,7 +252,7 @@ def joined(old: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
 def _stays(old: pd.DataFrame, new: pd.DataFrame) -> pd.Series:
     """Return which rows of the old table no row of the new one replaces."""
     key = ["study", "stage", "task", "method"]
-    submitted = set(old.loc[old["note"].str.startswith(SUBMITTED), key].itertuples(index=False, name=None))
+    submitted = set(old.loc[old["note"].str.startswith(SUBMISSION), key].itertuples(index=False, name=None))
     lasting = submitted - set(new[key].itertuples(index=False, name=None))
     lasts = pd.Series([row in lasting for row in old[key].itertuples(index=False, name=None)], old.index, dtype=bool)
     return lasts | ~old["study"].isin(new["study"].unique())
@@ -469,7 +467,7 @@ def _method(row: Mapping[str, Any]) -> str:
     name = f"`{row['method'].removeprefix('floor:')}`"
     if "default" in row["note"].replace(";", " ").split():
         name = f"**{name}**"
-    kind = "*floor* " if is_floor(row["method"]) else "*submitted* " if row["note"].startswith(SUBMITTED) else ""
+    kind = "*floor* " if is_floor(row["method"]) else "*submitted* " if row["note"].startswith(SUBMISSION) else ""
     return kind + name
 
 

@@ -152,8 +152,7 @@ def spread_labels(place: Place, codes: np.ndarray, seed: int = 0) -> Spread:
     evidence = _evidence(place, known, codes, n_classes, chosen[1])
     around = sp.block_diag([averaging(near, _ADJACENT) for near in place.near], format="csr")
     shares = _propagate(_combine(_predict(model, features, n_classes), evidence, chosen[2]), around, known, codes)
-    second = _standardised(place.smoothed)
-    shares += SECOND * _predict(_logistic(second[known], codes[known], _FLOOR_PENALTY), second, n_classes)
+    shares += SECOND * _predict(*_plain_logistic(place, codes), n_classes)
     shares /= 1 + SECOND
     shares[known] = one_hot(codes, n_classes)[known].toarray()
     labels = even_out(shares, around)
@@ -348,9 +347,14 @@ def _nearest_labels(place: Place, known: np.ndarray, codes: np.ndarray, k: int) 
 
 def logistic_floor(place: Place, codes: np.ndarray) -> np.ndarray:
     """Give each point the label that a logistic regression on components averaged over neighbours predicts."""
-    known = np.flatnonzero(codes >= 0)
-    features = _standardised(place.smoothed)
-    return _logistic(features[known], codes[known], _FLOOR_PENALTY).predict(features)
+    model, features = _plain_logistic(place, codes)
+    return model.predict(features)
+
+
+def _plain_logistic(place: Place, codes: np.ndarray):
+    """Return a logistic regression with nothing to choose, on components averaged over neighbours, and its features."""
+    known, features = np.flatnonzero(codes >= 0), _standardised(place.smoothed)
+    return _logistic(features[known], codes[known], _FLOOR_PENALTY), features
 
 
 # -------------------------------------------------------------------------------------------------- evaluation

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from histoweft.metrics import metric_row
+from histoweft.metrics import SUBMISSION, metric_row
 from histoweft.submissions.interface import Cost
-
-NOTE = "submission"
 
 
 def marked(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows whose notes say first that the method is a submission."""
-    return [row | {"note": "; ".join(filter(None, [NOTE, row["note"]]))} for row in rows]
+    return [row | {"note": "; ".join(filter(None, [SUBMISSION, row["note"]]))} for row in rows]
 
 
 def cost_rows(cost: Cost, calls: str, **about: Any) -> list[dict[str, Any]]:
