@@ -60,10 +60,11 @@ def overhead(about, folder, arguments):
             own, jobs = processor_seconds(process.pid) or (own, jobs)
             time.sleep(0.2)
         wall = time.perf_counter() - began
-        if process.returncode:
-            sys.exit("scaling: the run failed")
         said.seek(0)
         lines = said.readlines()
+        if process.returncode:
+            told = [line for line in lines if not IMPORT.match(line)]
+            sys.exit("".join(told[-20:]) + "scaling: the run failed; above what Snakemake said last")
     count = sum(line.startswith("Finished jobid") for line in lines)
     logs = [path for path in (folder / "logs").rglob("*.log") if path.stat().st_mtime >= clock]
     imports = import_seconds(lines) + sum(import_seconds(path.read_text().splitlines()) for path in logs)

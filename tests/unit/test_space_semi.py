@@ -92,6 +92,10 @@ def test_rows_stand_beside_both_floors(planted):
         index="panel", columns="method", values="value"
     )
     assert (table["spread"] > table["floor:coordinates_knn"]).all()
+    scores = rows[rows["metric"].isin(["ari", "accuracy"])]
+    assert (scores["low"] <= scores["value"]).all()
+    assert (scores["value"] <= scores["high"]).all()
+    assert (scores["high"] <= 1).all(), "an interval beyond what the score can be"
     gains = rows[rows["metric"] == "gain_ari"].set_index(["panel", "note"])
     for panel, scores in table.iterrows():
         gain = gains.loc[panel, "against floor:logistic"]

@@ -87,11 +87,11 @@ rule fit_fold:
     resources:
         mem_mb=memory(2500, 1.5),
         runtime=480,
-        gpu=1,
+        gpu=lambda wildcards: 0 if wildcards.atlas_model == atlas_plan.FLOORS else 1,
     params:
         options=atlas_fit_options,
         checkpoint=study.results("atlas/fits/{atlas_protocol}-{atlas_fold}/.{atlas_model}.ckpt"),
-        require_gpu=study.config["require_gpu"],
+        require_gpu=lambda wildcards: study.config["require_gpu"] and wildcards.atlas_model != atlas_plan.FLOORS,
         seed=study.config["seed"],
         library=library("atlas/fit_fold"),
     message:

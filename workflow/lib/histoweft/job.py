@@ -74,17 +74,16 @@ class Job:
         HistoweftError
             When the config says ``require_gpu`` and no GPU is granted or found.
         """
-        import torch
-
         granted = int(getattr(self.resources, "gpu", 0) or 0)
-        found = torch.cuda.is_available()
-        if getattr(self.params, "require_gpu", False) and not (granted and found):
+        found = bool(granted) and _cuda_is_available()
+        if getattr(self.params, "require_gpu", False) and not found:
             raise HistoweftError(
                 f"rule {self.rule}: require_gpu is true, but {'no GPU was found' if granted else 'the job got gpu=0'}. "
                 "Run on a GPU node (and without --resources gpu=0), or set require_gpu: false."
             )
-        device = "cuda" if granted and found else "cpu"
-        self.log.info("device: %s (granted gpu=%d, CUDA %s)", device, granted, "found" if found else "not found")
+        device = "cuda" if found else "cpu"
+        told = f", CUDA {'found' if found else 'not found'}" if granted else ""
+        self.log.info("device: %s (granted gpu=%d%s)", device, granted, told)
         return device
 
     def commit(self) -> None:
@@ -123,6 +122,13 @@ class Job:
             remove(partial)
             for drawn in vectors(partial):
                 remove(drawn)
+
+
+def _cuda_is_available() -> bool:
+    """Ask torch, which takes seconds to import: worth it where a GPU was granted alone."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def vectors(picture: Path) -> list[Path]:

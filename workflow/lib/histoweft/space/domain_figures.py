@@ -315,14 +315,13 @@ def scores_figure(rows: pd.DataFrame, numbers: pd.DataFrame, out: str | os.PathL
 def _score_bars(ax, table: pd.DataFrame, by: str, title: str) -> None:
     groups, methods = list(dict.fromkeys(table[by])), list(dict.fromkeys(table["method"]))
     colours = dict(zip(methods, ["#0072b2", "#999999", "#cccccc"]))
-    means = table.pivot_table(index=by, columns="method", values="value", sort=False)
-    spread = (table.assign(half=table["high"] - table["value"])).pivot_table(
-        index=by, columns="method", values="half", sort=False, dropna=False
-    )
+    means = table.groupby(["method", by])[["value", "low", "high"]].mean()
     for at, method in enumerate(methods):
         x = np.arange(len(groups)) + (at - (len(methods) - 1) / 2) * 0.26
-        half = spread[method].reindex(groups).fillna(0) if method in spread else 0
-        ax.bar(x, means[method].reindex(groups), 0.24, yerr=half, color=colours[method], label=method, capsize=2)
+        bars = means.loc[method].reindex(groups)
+        reach = [bars["value"] - bars["low"], bars["high"] - bars["value"]]
+        reach = [side.fillna(0).clip(lower=0) for side in reach]
+        ax.bar(x, bars["value"], 0.24, yerr=reach, color=colours[method], label=method, capsize=2)
     ax.set_xticks(range(len(groups)), groups, rotation=30 if len(groups) > 3 else 0, fontsize=8)
     ax.set(ylabel="adjusted Rand index", title=title)
     ax.axhline(0, color="black", linewidth=0.6)

@@ -202,7 +202,7 @@ def semi_rows(
     Returns
     -------
     Rows of the metrics table: adjusted Rand index and accuracy on the hidden labels, mean over draws, with the interval
-    of two standard deviations over draws; of each section and of all; and by how much the spread labels are ahead of
+    that holds 95 % of the draws; of each section and of all; and by how much the spread labels are ahead of
     each floor (``gain_ari``), mean over sections and draws, with its 95 % interval from the pairs.
     """
     place = semi_place(tissue, votes)
@@ -241,7 +241,7 @@ def _semi_table(records: list[tuple], study: str) -> list[dict]:
         notes = [*(["default"] if name == SPREAD else []), f"{len(group)} draws" if len(group) > 1 else "1 draw"]
         about = {"n": int(group["n"].iloc[0]), "panel": panel, "note": "; ".join(notes)}
         for metric in ("ari", "accuracy"):
-            around = _around(group[metric], 2.0)
+            around = _middle(group[metric])
             rows.append(
                 metric_row(
                     study, "space", "domains_semi", method_name(name), sample, protocol, metric, **around, **about
@@ -257,7 +257,7 @@ def _semi_gains(table: pd.DataFrame, study: str) -> list[dict]:
         paired = group.pivot(index=["sample", "draw"], columns="name", values="ari")
         for name in paired.columns.drop(SPREAD):
             ahead = (paired[SPREAD] - paired[name]).dropna()
-            around = _around(ahead, 1.96 / np.sqrt(len(ahead)))
+            around = _mean_interval(ahead)
             note = f"against {method_name(name)}"
             rows.append(
                 metric_row(
@@ -268,9 +268,15 @@ def _semi_gains(table: pd.DataFrame, study: str) -> list[dict]:
     return rows
 
 
-def _around(values: pd.Series, deviations: float) -> dict[str, float]:
-    """Return the mean and so many standard deviations to either side; no interval for a single value."""
-    mean, half = values.mean(), deviations * values.std(ddof=1) if len(values) > 1 else np.nan
+def _middle(values: pd.Series) -> dict[str, float]:
+    """Return the mean, and where 95 % of the values lie: within what the score can be; nowhere for a single value."""
+    low, high = np.quantile(values, [0.025, 0.975]) if len(values) > 1 else (np.nan, np.nan)
+    return {"value": values.mean(), "low": low, "high": high}
+
+
+def _mean_interval(values: pd.Series) -> dict[str, float]:
+    """Return the mean and its 95 % interval; none for a single value."""
+    mean, half = values.mean(), 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return {"value": mean, "low": mean - half, "high": mean + half}
 
 
