@@ -2,10 +2,8 @@
 
 import gzip
 import hashlib
-import http.server
 import io
 import json
-import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from servers import serving
 
 from histoweft.atlas import experiments, sources, tables, volumes, voxels
 from histoweft.atlas.prepare import dim_and_outer, middle, mirror_images, prepare
@@ -849,34 +848,13 @@ def test_paths_of_a_study_start_at_its_data_root():
     assert made.config["atlas"]["structures"] == ""
 
 
-class Grids(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.seen.append(self.path)
-        content = self.server.grids.get(self.path)
-        if content is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(grid):
     energy, _ = grid
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Grids) as one:
-        one.seen = []
-        one.grids = {f"/grid/{n}?include=energy": energy_zip(energy[..., n]) for n in range(N_GENES)}
-        one.url = f"http://127.0.0.1:{one.server_address[1]}/grid/"
-        thread = threading.Thread(target=one.serve_forever, daemon=True)
-        thread.start()
+    grids = {f"/grid/{n}?include=energy": energy_zip(energy[..., n]) for n in range(N_GENES)}
+    with serving(grids) as one:
+        one.url += "/grid/"
         yield one
-        one.shutdown()
-        thread.join()
 
 
 def wanted(*numbers, sha256=""):
@@ -892,7 +870,7 @@ def fetch(table, tmp_path, url):
 def test_experiments_are_downloaded_once_and_read(tmp_path, server, grid, given):
     given.pop("genes")
     done = fetch(wanted(*range(3)), tmp_path, server.url)
-    digests = [hashlib.sha256(server.grids[f"/grid/{n}?include=energy"]).hexdigest() for n in range(3)]
+    digests = [hashlib.sha256(server.files[f"/grid/{n}?include=energy"]).hexdigest() for n in range(3)]
     assert done["sha256"].tolist() == digests
     fetch(wanted(*range(N_GENES)), tmp_path, server.url)
     assert len(server.seen) == N_GENES
@@ -921,7 +899,7 @@ def test_a_changed_download_is_refused_and_a_damaged_file_comes_anew(tmp_path, s
     fetch(wanted(1), tmp_path, server.url)
     assert path.read_bytes() == whole
     path.write_bytes(b"damaged")
-    server.grids["/grid/1?include=energy"] = server.grids["/grid/2?include=energy"]
+    server.files["/grid/1?include=energy"] = server.files["/grid/2?include=energy"]
     with pytest.raises(InputError, match=hashlib.sha256(whole).hexdigest()):
         fetch(wanted(1), tmp_path, server.url)
     with pytest.raises(InputError, match="0" * 64):
@@ -930,11 +908,11 @@ def test_a_changed_download_is_refused_and_a_damaged_file_comes_anew(tmp_path, s
 
 
 def test_what_cannot_be_had_is_said_together_and_the_rest_is_kept(tmp_path, server):
-    del server.grids["/grid/1?include=energy"]
-    server.grids["/grid/2?include=energy"] = b"<html>log in</html>"
+    del server.files["/grid/1?include=energy"]
+    server.files["/grid/2?include=energy"] = b"<html>log in</html>"
     empty = io.BytesIO()
     zipfile.ZipFile(empty, "w").close()
-    server.grids["/grid/3?include=energy"] = empty.getvalue()
+    server.files["/grid/3?include=energy"] = empty.getvalue()
     with pytest.raises(InputError) as caught:
         fetch(wanted(0, 1, 2, 3, 4), tmp_path, server.url)
     message = str(caught.value)
@@ -946,7 +924,7 @@ def test_what_cannot_be_had_is_said_together_and_the_rest_is_kept(tmp_path, serv
 
 
 def test_a_dead_server_is_given_up(tmp_path, server):
-    server.grids.clear()
+    server.files.clear()
     with pytest.raises(InputError, match="2 experiments not tried"):
         fetch(wanted(*range(7)), tmp_path, server.url)
     assert len(server.seen) == experiments.PATIENCE

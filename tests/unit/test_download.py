@@ -1,13 +1,12 @@
 """Downloads against a server of our own, and archives."""
 
 import hashlib
-import http.server
 import io
 import tarfile
-import threading
 import zipfile
 
 import pytest
+from servers import serving
 
 from histoweft import download
 from histoweft.errors import InputError
@@ -16,36 +15,12 @@ CONTENT = b"spots and genes\n" * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.seen.append(self.path)
-        fail = self.path == "/flaky" and len(self.server.seen) < 3
-        if self.path == "/away":
-            self.send_response(302)
-            self.send_header("Location", "ftp://example.org/file")
-            self.end_headers()
-        elif self.path in ("/gone", "/busy") or fail:
-            self.send_error(404 if self.path == "/gone" else 503)
-        else:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(CONTENT)))
-            self.end_headers()
-            self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path == "/short" else CONTENT)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as one:
-        one.seen = []
-        thread = threading.Thread(target=one.serve_forever, daemon=True)
-        thread.start()
-        one.url = f"http://127.0.0.1:{one.server_address[1]}"
+    files = {"/gone": None}
+    moved = {"/away": "ftp://example.org/file"}
+    with serving(files, anything=CONTENT, cut=["/short"], moved=moved, busy={"/busy": 999, "/flaky": 2}) as one:
         yield one
-        one.shutdown()
-        thread.join()
 
 
 def refused(tmp_path, url, digest=DIGEST, tries=3):

@@ -1,11 +1,10 @@
 """Registering downloads against a server of our own: what is written, what is refused, what stays as it was."""
 
 import hashlib
-import http.server
 import runpy
-import threading
 
 import pytest
+from servers import serving
 
 from histoweft.errors import InputError
 from histoweft.ingest import fetch, inputs
@@ -16,34 +15,11 @@ HEADER = "key\turl\tsha256\tbytes\tlicence\tdescription\n"
 QUICK = {"tries": 2, "wait": 0.01, "timeout": 5}
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serve what the test put into `files`; a path that ends in `cut` breaks off half-way."""
-
-    def do_GET(self):
-        self.server.seen.append(self.path)
-        content = self.server.files.get(self.path)
-        if content is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if self.path.endswith("cut") else content)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as one:
-        one.seen, one.files = [], {"/a.h5": b"counts" * 999, "/b.tar.gz": b"spatial", "/cut": b"half" * 999}
-        thread = threading.Thread(target=one.serve_forever, daemon=True)
-        thread.start()
-        one.url = f"http://127.0.0.1:{one.server_address[1]}"
+    files = {"/a.h5": b"counts" * 999, "/b.tar.gz": b"spatial", "/cut": b"half" * 999}
+    with serving(files, cut=["/cut"]) as one:
         yield one
-        one.shutdown()
-        thread.join()
 
 
 @pytest.fixture
