@@ -12,6 +12,7 @@ pytest.importorskip("pytorch_lightning")
 from histoweft.errors import InputError  # noqa: E402
 from histoweft.histology import folds, network, spots  # noqa: E402
 from histoweft.histology.network import Data, Ensemble, Options  # noqa: E402
+from histoweft.histology.objectives import EnsembleTraining  # noqa: E402
 
 SMALL = Options(members=4, hidden=16, steps=40, batch=32, points=2)
 ENOUGH = Options(members=8, hidden=24, steps=160, batch=48, points=4, ridge_share=0.0)
@@ -96,7 +97,7 @@ def test_the_held_out_correlation_is_of_spots_that_someone_left_out(members):
     random = np.random.default_rng(0)
     data = told()
     data.pixels = random.standard_normal(data.pixels.shape).astype(np.float32)
-    module = network._Fit(_Answer(4, 2, Options(members=members)), Options(members=members))
+    module = EnsembleTraining(_Answer(4, 2, Options(members=members)), Options(members=members))
     logged = {}
     module.log = lambda name, value, **_: logged.setdefault(name, float(value))
     for batch in network._validation(data, members):

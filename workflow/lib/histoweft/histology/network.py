@@ -6,7 +6,6 @@ the mean over the points of its footprint, so what is learned from spots can be 
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -16,20 +15,17 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from histoweft import io
 from histoweft.errors import InputError
-from histoweft.training import Run, adam, fit
+from histoweft.training import Run, fit
 
 _FORMAT = "histoweft context model 1"
 _STEPS_PER_EPOCH = 20
 _HELD_OUT_POINTS = 6
-_DECAY = 0.97
-"""Of the running mean of the weights: about the last thirty steps."""
 _ROWS = 16_384
 """Pixels predicted at a time."""
 
@@ -141,61 +137,6 @@ class Data:
         self.scale = float(self.target.std(axis=0).max()) or 1.0
 
 
-class _Fit(pl.LightningModule):
-    """Trains an ensemble; each member is judged on the spots it does not see.
-
-    What is judged and kept is a running mean of the weights (Polyak and Juditsky 1992): at a high learning rate the
-    weights of a single step are too noisy to stop at.
-    """
-
-    def __init__(self, network: Ensemble, options: Options):
-        super().__init__()
-        self.save_hyperparameters({name: value for name, value in vars(options).items() if name != "ridge_share"})
-        self.network, self.averaged = network, copy.deepcopy(network).requires_grad_(False)
-        self._given: list[torch.Tensor] = []
-        self._wanted: list[torch.Tensor] = []
-
-    def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        loss = ((self._spots(self.network, batch["x"]) - batch["y"]) ** 2).sum(dim=-1).mean()
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=1)
-        return loss
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        for mean, now in zip(self.averaged.parameters(), self.network.parameters()):
-            mean.data.lerp_(now.data, min(1 - _DECAY, 1 / (1 + self.global_step / 10)) if self.global_step > 1 else 1.0)
-
-    def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
-        held_out = batch["held_out"][..., None]
-        given = self._spots(self.averaged.eval(), batch["x"])
-        # Few members leave some parts to none of them.
-        judged = batch["held_out"].any(dim=0)
-        self._given.append(((given * held_out).sum(dim=0) / held_out.sum(dim=0))[judged])
-        self._wanted.append(batch["y"][judged])
-
-    def on_validation_epoch_end(self) -> None:
-        given, wanted = torch.cat(self._given), torch.cat(self._wanted)
-        self._given.clear()
-        self._wanted.clear()
-        self.log("val_mse", ((given - wanted) ** 2).sum(dim=1).mean())
-        given, wanted = given - given.mean(dim=0), wanted - wanted.mean(dim=0)
-        size = ((given**2).sum(dim=0) * (wanted**2).sum(dim=0)).sqrt().clamp(min=1e-9)
-        weight = wanted.var(dim=0)
-        self.log("val_pearson", ((given * wanted).sum(dim=0) / size * weight).sum() / weight.sum())
-
-    def configure_optimizers(self) -> Any:
-        optimizer = adam(self.network.parameters(), self.hparams.learning_rate, self.hparams.weight_decay)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.hparams.learning_rate, total_steps=max(self.hparams.steps, 10), pct_start=0.1
-        )
-        return [optimizer], [{"scheduler": cycle, "interval": "step"}]
-
-    @staticmethod
-    def _spots(network: Ensemble, x: torch.Tensor) -> torch.Tensor:
-        """Return members x spots x outputs, the mean over the points of each spot."""
-        spots, points = x.shape[-3:-1]
-        return network(x.flatten(-3, -2)).unflatten(1, (spots, points)).mean(dim=2)
-
-
 class _Batches:
     """Random spots for each member, and random points of them; one epoch."""
 
@@ -285,10 +226,12 @@ def train(
     away), and the epoch kept is the one whose predictions of what was left out correlate best: the squared error would
     stop long before the order of the spots is learned.
     """
+    from histoweft.histology.objectives import EnsembleTraining
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Ensemble(data.pixels.shape[2] + data.extra.shape[1], data.target.shape[1], options)
-    module = _Fit(network, options)
+    module = EnsembleTraining(network, options)
     validation = _validation(data, options.members)
     run = fit(
         module, _Batches(data, options), validation, max_epochs=math.ceil(options.steps / _STEPS_PER_EPOCH),

@@ -1,8 +1,9 @@
-"""What the networks of pixels are trained for: giving the image back, and the genes of each spot's footprint."""
+"""What networks are trained for: giving the image back, the genes of each spot's footprint, and their components."""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +12,12 @@ import torch.nn.functional as F
 from histoweft.histology.autoencoder import PixelModel
 from histoweft.histology.ssim import ssim
 from histoweft.training import adam
+
+if TYPE_CHECKING:
+    from histoweft.histology.network import Ensemble, Options
+
+_DECAY = 0.97
+"""Of the running mean of an ensemble's weights: about the last thirty steps."""
 
 
 class Reconstruction(pl.LightningModule):
@@ -103,6 +110,66 @@ class GeneTraining(pl.LightningModule):
         genes = F.mse_loss(self.model.pooled_genes(hidden, batch["footprints"]), batch["targets"])
         image = batch["image"]
         return genes, 1 - ssim(self.model.image(hidden, *image.shape[2:]), image)
+
+
+class EnsembleTraining(pl.LightningModule):
+    """Train an ensemble of networks of spots; each member is judged on the spots it does not see.
+
+    What is judged and kept is a running mean of the weights (Polyak and Juditsky 1992): at a high learning rate the
+    weights of a single step are too noisy to stop at.
+    """
+
+    def __init__(self, network: Ensemble, options: Options):
+        super().__init__()
+        self.save_hyperparameters({name: value for name, value in vars(options).items() if name != "ridge_share"})
+        self.network, self.averaged = network, copy.deepcopy(network).requires_grad_(False)
+        self._given: list[torch.Tensor] = []
+        self._wanted: list[torch.Tensor] = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
+        """Return the loss of one batch: squared errors of the means over points."""
+        loss = ((self._spots(self.network, batch["x"]) - batch["y"]) ** 2).sum(dim=-1).mean()
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=1)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Take the new weights into the running mean."""
+        for mean, now in zip(self.averaged.parameters(), self.network.parameters()):
+            mean.data.lerp_(now.data, min(1 - _DECAY, 1 / (1 + self.global_step / 10)) if self.global_step > 1 else 1.0)
+
+    def validation_step(self, batch: dict[str, torch.Tensor], index: int) -> None:
+        """Keep what the members that did not see a spot say of it."""
+        held_out = batch["held_out"][..., None]
+        given = self._spots(self.averaged.eval(), batch["x"])
+        # Few members leave some parts to none of them.
+        judged = batch["held_out"].any(dim=0)
+        self._given.append(((given * held_out).sum(dim=0) / held_out.sum(dim=0))[judged])
+        self._wanted.append(batch["y"][judged])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out error and the correlation, weighted by the components' variances."""
+        given, wanted = torch.cat(self._given), torch.cat(self._wanted)
+        self._given.clear()
+        self._wanted.clear()
+        self.log("val_mse", ((given - wanted) ** 2).sum(dim=1).mean())
+        given, wanted = given - given.mean(dim=0), wanted - wanted.mean(dim=0)
+        size = ((given**2).sum(dim=0) * (wanted**2).sum(dim=0)).sqrt().clamp(min=1e-9)
+        weight = wanted.var(dim=0)
+        self.log("val_pearson", ((given * wanted).sum(dim=0) / size * weight).sum() / weight.sum())
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW under one cycle of the learning rate."""
+        optimizer = adam(self.network.parameters(), self.hparams.learning_rate, self.hparams.weight_decay)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.hparams.learning_rate, total_steps=max(self.hparams.steps, 10), pct_start=0.1
+        )
+        return [optimizer], [{"scheduler": cycle, "interval": "step"}]
+
+    @staticmethod
+    def _spots(network: Ensemble, x: torch.Tensor) -> torch.Tensor:
+        """Return members x spots x outputs, the mean over the points of each spot."""
+        spots, points = x.shape[-3:-1]
+        return network(x.flatten(-3, -2)).unflatten(1, (spots, points)).mean(dim=2)
 
 
 def _one_cycle(module: pl.LightningModule) -> Any:
