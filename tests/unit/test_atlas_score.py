@@ -167,6 +167,14 @@ def test_interval_is_that_of_students_t():
     assert np.isnan(summary.interval(values[:1])[1])
 
 
+def test_intervals_stay_within_what_a_score_can_be():
+    near_one, near_zero = np.array([0.7, 0.99, 1.0]), np.array([0.0, 0.1, 1.5])
+    assert summary.interval(near_one)[2] > 1
+    assert summary.interval(near_one, *summary._possible("region_accuracy_depth2"))[2] == 1
+    assert summary.interval(near_one, *summary._possible("r2_z"))[2] == 1
+    assert summary.interval(near_zero, *summary._possible("euclid_voxels"))[1] == 0
+
+
 def test_clusters_of_a_latent_that_knows_the_structures(atlas):
     labels = atlas.ancestors(2)
     latent = np.eye(labels.max() + 1)[labels] * 5 + 0.1 * np.random.default_rng(0).normal(

@@ -127,7 +127,7 @@ def _metric_rows(scored: pd.DataFrame, study: str, model: str, voxels: Voxels) -
         shared = (study, "atlas", task, method, "all", protocol, metric)
         for row in group.itertuples():
             rows.append(metric_row(*shared, row.value, fold=row.fold, n=row.n, panel=panel, note=note))
-        value, low, high = interval(group["value"].to_numpy())
+        value, low, high = interval(group["value"].to_numpy(), *_possible(metric))
         rows.append(metric_row(*shared, value, low=low, high=high, n=int(group["n"].sum()), panel=panel, note=note))
     return rows
 
@@ -142,11 +142,20 @@ def note_of(method: str, model: str) -> str:
     return "; ".join(notes)
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean over folds and its 95 % interval by Student's t; no interval of a single fold.
+def _possible(metric: str) -> tuple[float, float]:
+    """Return the least and the most that a metric can be."""
+    if metric.startswith("r2"):
+        return -math.inf, 1.0
+    if metric == "pearson":
+        return -1.0, 1.0
+    return 0.0, 1.0 if metric.startswith("region_accuracy") else math.inf
 
-    Folds share most of their training voxels, so the interval tells how much folds differ rather than how a new organ
-    would.
+
+def interval(values: np.ndarray, least: float = -math.inf, most: float = math.inf) -> tuple[float, float, float]:
+    """Return the mean over folds and its 95 % interval by Student's t, cut at what the values can be.
+
+    There is none of a single fold. Folds share most of their training voxels, so the interval tells how much folds
+    differ rather than how a new organ would.
     """
     from scipy.stats import t
 
@@ -154,7 +163,7 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     if len(values) < 2:
         return mean, math.nan, math.nan
     half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return mean, mean - half, mean + half
+    return mean, max(mean - half, least), min(mean + half, most)
 
 
 def differences(scored: pd.DataFrame, task: str, protocol: str, method: str, other: str) -> np.ndarray:
