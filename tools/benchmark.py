@@ -12,6 +12,7 @@ import argparse
 import datetime
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,10 @@ PACKAGES = ["snakemake", "numpy", "scipy", "scikit-learn", "torch", "anndata", "
 def run(study, data_root, cores, conda):
     """Run one study up to its scores; return whether it finished."""
     target = f"results/{study.name}/metrics.tsv"
+    if study.prepare:
+        data_root = prepared(study, data_root)
+    if data_root is None:
+        return False
     if study.program:
         command = [sys.executable, str(study.program), str(data_root), target]
     else:
@@ -35,6 +40,18 @@ def run(study, data_root, cores, conda):
         command += ["--cores", str(cores), *(["--use-conda"] if conda else []), "--configfile", *map(str, configs)]
         command += ["--config", f"data_root={data_root}", "--", target]
     return subprocess.run(command, cwd=REPO, check=False).returncode == 0
+
+
+def prepared(study, data_root):
+    """Return the folder of the inputs that a study makes itself, which are made once; None where that failed."""
+    made = REPO / "results" / study.name / "inputs"
+    draft = made.with_name("inputs.part")
+    if not made.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
+        if subprocess.run([sys.executable, study.prepare, data_root, draft], cwd=REPO, check=False).returncode:
+            return None
+        draft.rename(made)
+    return made
 
 
 def commit():

@@ -2,7 +2,7 @@
 
     python tools/scaling.py table counts|pixels FOLDER:STUDY FOLDER:STUDY FOLDER:STUDY   # three runs, small first
     python tools/scaling.py table genes|sections FOLDER:STUDY@SIZE ...    # the same, with thousand genes, or sections
-    python tools/scaling.py overhead "WHAT IT IS" FOLDER [ARGUMENT ...]   # runs Snakemake there, with these arguments
+    python tools/scaling.py overhead "WHAT IT IS" FOLDER:STUDY [ARGUMENT ...]   # runs it there, with these arguments
     python tools/scaling.py machines                                      # from resources/costs.tsv; runs nothing
     python tools/scaling.py page                                          # the page and its figure, from the tables
 
@@ -45,13 +45,16 @@ def table(series, runs):
     rows.sort_values(["series", "rule"]).to_csv(path, sep="\t", index=False, float_format="%.4g")
 
 
-def overhead(about, folder, arguments):
-    """Run Snakemake and write where the processor time went; a run that fails writes nothing."""
+def overhead(about, folder, study, arguments):
+    """Run a study, one job at a time, and write where the time went; a run that fails writes nothing."""
     import pandas as pd
+
+    from histoweft.report import costs
 
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["snakemake", "--snakefile", str(REPO / "Snakefile"), "--directory", str(folder), *arguments]
+    command = ["snakemake", "--snakefile", str(REPO / "Snakefile"), "--directory", str(folder), "--cores", "1"]
+    command += ["--benchmark-extended", *arguments]
     with tempfile.TemporaryFile("w+") as said:
         began, clock = time.perf_counter(), time.time()
         process = subprocess.Popen(command, stderr=said, env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
@@ -67,8 +70,14 @@ def overhead(about, folder, arguments):
             sys.exit("".join(told[-20:]) + "scaling: the run failed; above what Snakemake said last")
     count = sum(line.startswith("Finished jobid") for line in lines)
     logs = [path for path in (folder / "logs").rglob("*.log") if path.stat().st_mtime >= clock]
-    imports = import_seconds(lines) + sum(import_seconds(path.read_text().splitlines()) for path in logs)
-    row = {"about": about, "jobs": count, "wall_s": wall, "scheduling_s": own, "jobs_s": jobs, "imports_s": imports}
+    # What a job imports before it opens its log stands among what Snakemake says, after the first job has begun.
+    first = next((at for at, line in enumerate(lines) if line.startswith("Select jobs to execute")), 0)
+    imports = import_seconds(lines[first:]) + sum(import_seconds(path.read_text().splitlines()) for path in logs)
+    timed = sum(job.seconds for job in costs.read_benchmarks(folder, study) if job.rule not in costs.DISK)
+    row = {
+        "about": about, "jobs": count, "wall_s": wall, "timed_s": timed, "imports_s": imports, "own_cpu_s": own,
+        "jobs_cpu_s": jobs,
+    }  # fmt: skip
     pd.DataFrame([row]).to_csv(DOCS / "overhead.tsv", sep="\t", index=False, float_format="%.4g")
 
 
@@ -158,7 +167,8 @@ def main(arguments):
     if given.what == "table":
         table(rest[0], rest[1:])
     elif given.what == "overhead":
-        overhead(*rest[:2], rest[2:])
+        about, run, *more = rest
+        overhead(about, *run.rsplit(":", 1), more)
     elif given.what == "machines":
         machines()
     else:

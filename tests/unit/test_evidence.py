@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from histoweft.errors import InputError
+from histoweft.io import CountsFile
 from histoweft.metrics import PROTOCOLS, TASKS, metric_row, read_metrics, write_metrics
 from histoweft.report import evidence
 
@@ -217,9 +221,12 @@ def test_a_study_has_its_overlay_and_its_data(tmp_path):
     (tmp_path / "data" / "one").mkdir(parents=True)
     (study,) = evidence.read_studies(path)
     assert study.peers is None
+    assert study.prepare is None
     (tmp_path / "a" / "peers.yaml").write_text("submissions: []\n")
+    (tmp_path / "a" / "prepare.py").write_text("")
     (study,) = evidence.read_studies(path)
     assert study.peers == tmp_path / "a" / "peers.yaml"
+    assert study.prepare == tmp_path / "a" / "prepare.py"
     assert [config.name for config in study.configs] == ["config.yaml", "benchmark.yaml"]
     assert study.program is None
     assert study.missing(tmp_path / "data") == ["two"]
@@ -326,6 +333,40 @@ def test_the_same_benchmark_twice_gives_the_same_files(tool, tmp_path, capsys):
     assert tool.main(command) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "docs").iterdir()} == before
     assert "good: 0 scores differ" in capsys.readouterr().out
+
+
+def test_inputs_that_a_study_makes_are_made_once_and_whole(tool, tmp_path):
+    program = tmp_path / "prepare.py"
+    study = evidence.Study("good", (Path("c.yaml"),), ("one",), "", prepare=program)
+    made = tmp_path / "results" / "good" / "inputs"
+    made.parent.mkdir(parents=True)
+    body = "import pathlib, sys\nto = pathlib.Path(sys.argv[2])\nto.mkdir()\n(to / 'a').write_text(sys.argv[1])\n"
+    program.write_text(body + "raise SystemExit(1)\n")
+    assert tool.prepared(study, tmp_path / "data") is None
+    assert not made.exists()
+    program.write_text(body)
+    assert tool.prepared(study, tmp_path / "data") == made
+    assert (made / "a").read_text() == str(tmp_path / "data")
+    program.write_text("raise SystemExit(1)\n")
+    assert tool.prepared(study, tmp_path / "data") == made
+
+
+def test_mixed_blood_has_no_cell_on_both_sides(tmp_path):
+    prepare = runpy.run_path(str(REPO / "config" / "studies" / "mixed_blood" / "prepare.py"))
+    rng = np.random.default_rng(0)
+    cells = sp.csr_matrix(rng.poisson(2.0, (80, 30)))
+    obs = pd.DataFrame({prepare["LABELS"]: ["a", "b"] * 40}, index=[f"c{i}" for i in range(80)])
+    source = tmp_path / prepare["SOURCE"]
+    source.parent.mkdir()
+    prepare["write"](source, cells, obs, pd.DataFrame(index=[f"g{i}" for i in range(30)]), {})
+    prepare["main"]([str(tmp_path), str(tmp_path / "made")])
+    with CountsFile(tmp_path / "made" / "half.h5ad") as half, CountsFile(tmp_path / "made" / "spots.h5ad") as spots:
+        left = half.obs()
+        assert len(left) == 40
+        assert (left["label"].astype(str) == obs.loc[left.index, prepare["LABELS"]]).all()
+        assert (half.matrix() != cells[obs.index.get_indexer(left.index)]).nnz == 0
+        assert spots.matrix().shape == (prepare["SPOTS"], 30)
+        assert len(np.unique(spots.obsm("spatial"), axis=0)) == prepare["SPOTS"]
 
 
 def test_nothing_to_run_is_an_error_that_says_where_data_are_looked_for(tool, tmp_path):

@@ -127,6 +127,9 @@ class Study:
         What it is evidence for.
     peers
         A further config, with published methods that need an environment of their own; None where there is none.
+    prepare
+        A program that makes the study's inputs, called with the data root and the folder to make, which is the study's
+        data root; None where the data are the inputs.
     """
 
     name: str
@@ -134,6 +137,7 @@ class Study:
     data: tuple[str, ...]
     evidence: str
     peers: Path | None = None
+    prepare: Path | None = None
 
     @property
     def program(self) -> Path | None:
@@ -146,7 +150,9 @@ class Study:
 
 
 def read_studies(path: str | os.PathLike) -> list[Study]:
-    """Read the list of studies; a ``benchmark.yaml`` beside a study's config is laid over it, ``peers.yaml`` on demand.
+    """Read the list of studies, and what lies beside their configs.
+
+    A ``benchmark.yaml`` is laid over the config, ``peers.yaml`` on demand; ``prepare.py`` makes the inputs.
 
     Parameters
     ----------
@@ -169,11 +175,13 @@ def read_studies(path: str | os.PathLike) -> list[Study]:
             )
         if any(row.study == study.name for study in studies):
             faults.add(f"{path}, line {line}, column study", row.study, "each study once")
-        overlay = config.with_name("benchmark.yaml")
-        configs = (config, overlay) if config.suffix != ".py" and overlay.is_file() else (config,)
-        peers = config.with_name("peers.yaml")
-        peers = peers if config.name == "config.yaml" and peers.is_file() else None
-        studies.append(Study(row.study, configs, tuple(row.data.split(";")), row.evidence, peers))
+        beside = {
+            name: found if config.suffix != ".py" and (found := config.with_name(name)).is_file() else None
+            for name in ("benchmark.yaml", "peers.yaml", "prepare.py")
+        }
+        configs = tuple(filter(None, (config, beside["benchmark.yaml"])))
+        peers = beside["peers.yaml"] if config.name == "config.yaml" else None
+        studies.append(Study(row.study, configs, tuple(row.data.split(";")), row.evidence, peers, beside["prepare.py"]))
     faults.raise_if_any()
     return studies
 

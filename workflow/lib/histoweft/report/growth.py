@@ -246,13 +246,13 @@ def _slope_cell(slope: float) -> str:
 def _overhead_part(table: pd.DataFrame) -> list[str]:
     lines = ["## What the workflow itself takes", ""]
     for row in table.to_dict("records"):
-        spent = row["scheduling_s"] + row["jobs_s"]
-        own, imports = row["scheduling_s"] / spent, row["imports_s"] / row["wall_s"]
+        imports, outside = row["imports_s"] / row["wall_s"], 1 - row["timed_s"] / row["wall_s"]
+        busy = row["own_cpu_s"] / (row["own_cpu_s"] + row["jobs_cpu_s"])
         lines += textwrap.wrap(
-            f"{row['about']}: {row['jobs']:.0f} jobs on one core, {spent:.0f} processor seconds. Snakemake's own "
-            f"process (reading the rules, planning, starting and watching jobs) took {own:.0%} of them. Imports, in "
-            f"jobs and in Snakemake, took {imports:.0%} of the time by the clock. Snakemake's own imports are in both: "
-            f"together at most {own + imports:.0%}.",
+            f"{row['about']}: {row['jobs']:.0f} jobs, one at a time, {row['wall_s']:.0f} s by the clock. {imports:.0%} "
+            f"of them went to imports in jobs, {outside:.0%} passed outside of jobs (Snakemake's start and planning): "
+            f"together {imports + outside:.0%}. Snakemake's own process, which watches the jobs from another core, "
+            f"took {busy:.0%} of the processor time; on a single core that would come on top.",
             WIDTH,
         )
         lines.append("")
