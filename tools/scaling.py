@@ -130,14 +130,14 @@ def empty_study(folder, case):
     """Make a study whose files are there and hold nothing: enough to plan it; return its config."""
     from PIL import Image
 
-    rows = ["sample\tpatient\tplatform\tpath"]
+    rows = ["sample\tpatient\tcondition\tplatform\tpath"]
     for at in range(case.sections):
         section = folder / "data" / f"s{at}" / "spatial"
         section.mkdir(parents=True)
         for path in ("filtered_feature_bc_matrix.h5", "spatial/tissue_positions.csv", "spatial/scalefactors_json.json"):
             (section.parent / path).write_bytes(b"x")
         Image.new("RGB", (8, 8)).save(section / "tissue_hires_image.png")
-        rows.append(f"s{at}\tp{at // 2}\tvisium\tdata/s{at}")
+        rows.append(f"s{at}\tp{at // 2}\t{('before', 'after')[at % 2]}\tvisium\tdata/s{at}")
     (folder / "samples.tsv").write_text("\n".join(rows) + "\n")
     (folder / "config.yaml").write_text("study: planned\nsamples: samples.tsv\n")
     return folder / "config.yaml"

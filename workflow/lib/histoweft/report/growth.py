@@ -266,9 +266,9 @@ def _machines_part(table: pd.DataFrame) -> list[str]:
         "to. The sizes lie far beyond the measured ones (the factors below say how far): read orders of magnitude. "
         "Steps that bound their own work (networks train at most 400 steps, integration is scored on at most 20,000 "
         "barcodes, pretraining sees at most 12 sections) are extrapolated as if they did not, so times are rather too "
-        "long. Two sections a patient, no annotation reference, default options. No GPU was measured: of its row, the "
-        "lower time has training take none, the upper as much as a core. Rules in the last column are predicted to "
-        "need more memory than the machine (the node) has and are not counted there."
+        "long. Two sections a patient, before and after treatment, no annotation reference, default options. No GPU "
+        "was measured: of its row, the lower time has training take none, the upper as much as a core. Rules in the "
+        "last column are predicted to need more memory than the machine (the node) has and are not counted there."
     )
     lines = ["## What large studies would need", "", *textwrap.wrap(words, WIDTH), ""]
     lines += ["| study | machine | time | does not fit |", "|---|---|---|---|"]
