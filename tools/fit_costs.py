@@ -1,9 +1,10 @@
 """Fit resources/costs.tsv, which preflight reads, to the benchmark files of finished studies.
 
-    python tools/fit_costs.py --machine "2 cores, 24 GB" FOLDER:STUDY [FOLDER:STUDY ...]
+    python tools/fit_costs.py --machine "2 cores, 24 GB" [--keep] FOLDER:STUDY [FOLDER:STUDY ...]
 
 FOLDER is where Snakemake ran (with benchmarks/ and results/), STUDY the study's name; a study that is named twice
-counts twice. Jobs whose results were deleted since cannot be sized and count as having read nothing.
+counts twice. Jobs whose results were deleted since cannot be sized and count as having read nothing. With --keep, rules
+that these studies did not run, or only at smaller sizes, keep the lines they have.
 """
 
 import argparse
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machine", required=True, help="what the table says it was measured on")
     parser.add_argument("--out", type=Path, default=REPO / "resources" / "costs.tsv")
+    parser.add_argument("--keep", action="store_true", help="lines of rules not measured now, or only smaller")
     parser.add_argument("studies", nargs="+", metavar="FOLDER:STUDY")
     given = parser.parse_args(arguments)
     jobs = []
@@ -30,6 +32,8 @@ def main(arguments: list[str]) -> None:
         print(f"{one}: {len(found)} measurements")
         jobs += found
     fitted = costs.fit_costs(jobs)
+    if given.keep:
+        fitted = costs.merged(costs.read_costs(given.out), fitted)
     costs.write_costs(fitted, given.out, given.machine)
     for cost in fitted:
         print(

@@ -84,6 +84,22 @@ def test_the_table_is_read_as_it_was_written(tmp_path):
     assert cost.extrapolates(Size(spots=17))
 
 
+def test_larger_measurements_replace_smaller_ones_alone():
+    def one(rule, largest, base, unit="values"):
+        return costs.Cost(rule, unit, costs.Curve(base, 1.0, 1.0), costs.Curve(1.0, 1.0, 1.0), largest, 3)
+
+    old = {name: one(name, 10.0, 1.0) for name in ("smaller", "larger", "absent", "other_unit")}
+    new = [
+        one("smaller", 5.0, 2.0),
+        one("larger", 20.0, 2.0),
+        one("new", 1.0, 2.0),
+        one("other_unit", 1.0, 2.0, "spots"),
+    ]
+    found = {cost.rule: cost.memory.base for cost in costs.merged(old, new)}
+    assert found == {"absent": 1.0, "larger": 2.0, "new": 2.0, "other_unit": 2.0, "smaller": 1.0}
+    assert list(found) == sorted(found)
+
+
 def test_the_committed_table_can_be_read(repo):
     found = costs.read_costs(repo / "resources" / "costs.tsv")
     assert {"ingest_counts", "qc", "cross_validate/context", *costs.DISK} <= set(found)

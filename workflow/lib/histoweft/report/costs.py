@@ -391,6 +391,16 @@ def write_costs(costs: Sequence[Cost], path: str | os.PathLike, measured_on: str
         pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(partial, sep="\t", index=False, float_format="%.4g")
 
 
+def merged(old: Mapping[str, Cost], new: Sequence[Cost]) -> list[Cost]:
+    """Take new costs, but keep old ones of rules that were not measured now, or only at smaller sizes; by name."""
+    found = dict(old)
+    for cost in new:
+        before = found.get(cost.rule)
+        if before is None or before.unit != cost.unit or cost.largest >= before.largest:
+            found[cost.rule] = cost
+    return [found[rule] for rule in sorted(found)]
+
+
 def read_costs(path: str | os.PathLike) -> dict[str, Cost]:
     """Read the table written by `write_costs`: rule to cost."""
     table = pd.read_csv(path, sep="\t")
