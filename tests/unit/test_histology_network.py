@@ -121,6 +121,13 @@ def test_one_part_is_learned_without_being_judged():
     assert network.predict(net, np.zeros((3, 4), np.float32)).shape == (3, 2)
 
 
+def test_nothing_left_to_learn_is_no_divergence():
+    data = told()
+    nothing = Data(data.pixels, data.extra, np.zeros_like(data.target), data.parts)
+    _, run = network.train(nothing, SMALL, seed=0)
+    assert run.history[-1]["val_pearson"] == 0
+
+
 def test_members_differ_and_are_averaged():
     torch.manual_seed(0)
     net = Ensemble(5, 3, SMALL).eval()

@@ -155,7 +155,8 @@ class EnsembleTraining(pl.LightningModule):
         given, wanted = given - given.mean(dim=0), wanted - wanted.mean(dim=0)
         size = ((given**2).sum(dim=0) * (wanted**2).sum(dim=0)).sqrt().clamp(min=1e-9)
         weight = wanted.var(dim=0)
-        self.log("val_pearson", ((given * wanted).sum(dim=0) / size * weight).sum() / weight.sum())
+        # Nothing is left to learn where a serial section is a copy: no correlation then, not NaN.
+        self.log("val_pearson", ((given * wanted).sum(dim=0) / size * weight).sum() / weight.sum().clamp(min=1e-9))
 
     def configure_optimizers(self) -> Any:
         """Return AdamW under one cycle of the learning rate."""
