@@ -117,6 +117,17 @@ class EnsembleTraining(pl.LightningModule):
 
     What is judged and kept is a running mean of the weights (Polyak and Juditsky 1992): at a high learning rate the
     weights of a single step are too noisy to stop at.
+
+    Batches are dicts: ``x`` (members, spots, points, inputs) and ``y`` (members, spots, outputs) in training; ``x``
+    (spots, points, inputs), ``y`` (spots, outputs) and ``held_out`` (members, spots), 1 where a member has not seen the
+    spot, in validation. Logs ``train_loss``, ``val_mse`` and ``val_pearson``.
+
+    Parameters
+    ----------
+    network
+        The ensemble.
+    options
+        See `network.Options`; learning rate, weight decay and steps are used.
     """
 
     def __init__(self, network: Ensemble, options: Options):
