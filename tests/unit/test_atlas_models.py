@@ -1,5 +1,7 @@
 """Models of the atlas: what they are before training, what they learn, and what they never see."""
 
+import types
+
 import atlas_cases as cases
 import numpy as np
 import pytest
@@ -213,6 +215,18 @@ def test_twins_are_told_from_regions_that_were_never_seen():
     rest = rows[~apart]
     inner = [Fold("a", *(np.flatnonzero(np.isin(rest, edge, invert=keep)) for keep in (True, False))) for edge in edges]
     assert not baselines.has_twins(known[rest], inner, known[middle])
+
+
+@pytest.mark.parametrize(("protocol", "chosen"), [("random", "fields"), ("block", "nearest")])
+def test_twins_are_asked_for_where_inner_folds_hold_out_regions(protocol, chosen, monkeypatch):
+    monkeypatch.setattr(baselines, "has_twins", lambda *_: True)
+    atlas = cases.atlas()
+    whole = data.prepare(atlas, folds.make(atlas, protocol, 3, 0.0, 0)[0], 100, 10.0)
+    task = fit._Task(whole, cases.OPTIONS, np.arange(3), 8, 0, "cpu", 1, None)
+    scores = data.principal_axes(whole, 8).project_all(whole)
+    lost = types.SimpleNamespace(position_error=1e9)
+    _, facts = task._place(lost, scores, np.zeros((len(whole.split.test), 3)))
+    assert facts["place"] == chosen
 
 
 def test_nothing_is_lost_without_a_budget():

@@ -210,8 +210,8 @@ class _Task:
     def _place(self, trained: residual.Trained, scores: np.ndarray, place: np.ndarray):
         """Take the network's place or the fields', whichever errs less on held-out training voxels.
 
-        Held-out voxels with twins in training (the mirrored half) are another case than those inner folds are made of:
-        nearest neighbours place them.
+        Held-out voxels with twins in training (the mirrored half) are another case than inner folds of regions are
+        made for: nearest neighbours place them. Inner folds at random hold out voxels with twins themselves.
         """
         facts = {"place": "network", "network_error": trained.position_error}
         voxels, train, test = self.prepared.voxels, self.split.train, self.split.test
@@ -226,7 +226,8 @@ class _Task:
         facts |= {"field_error": chart.error, "field_lengths": [one.length for one in chart.maps]}
         if trained.position_error <= chart.error:
             return place, facts
-        if baselines.has_twins(known[train], self.inner, known[test], self.seed):
+        regions = self.split.protocol != folds.RANDOM
+        if regions and baselines.has_twins(known[train], self.inner, known[test], self.seed):
             pairs, known = splits.random_folds(len(train), seed=self.seed), scores[:, : self.latent]
             found = baselines.nearest_place(known[train], self.prepared.position[train], pairs, known[test])
             return found, facts | {"place": "nearest"}
