@@ -1,7 +1,7 @@
 """A GPU that is asked for and missing is an error in words; without one asked for, the log says what was used."""
 
-TARGET = "results/demo/atlas/fits/random-1/floors.npz"
-LOG = "logs/demo/atlas/fits/random-1/floors.log"
+TARGET = "results/demo/atlas/fits/random-1/residual.npz"
+LOG = "logs/demo/atlas/fits/random-1/residual.log"
 
 
 def test_require_gpu_and_the_switch(checkout):
@@ -21,3 +21,7 @@ def test_require_gpu_and_the_switch(checkout):
     checkout.run(*switched_off, "--", TARGET)
     assert "device: cpu (granted gpu=0" in (checkout.root / LOG).read_text()
     assert (checkout.root / TARGET).is_file()
+    # Floors train no network: they never ask for one.
+    floors = TARGET.replace("residual", "floors")
+    checkout.run("--config", "require_gpu=true", "--", floors)
+    assert "device: cpu (granted gpu=0)" in (checkout.root / LOG.replace("residual", "floors")).read_text()

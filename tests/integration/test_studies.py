@@ -9,6 +9,7 @@ from histoweft.ingest.fetch import load_downloads
 
 ATLASES = ("bdtnp", "atlas_sim", "allen_ish")
 DOWNLOADED = ("visium_mouse_brain",)  # run in test_fetch.py, from a server of our own
+PREPARED = ("mixed_blood",)  # its inputs are made of those of another study: see test_evidence.py
 BULK = ("icb",)
 # Spots after QC, and clusters at the chosen resolution: wide enough for other versions, too narrow for a reading error.
 EXPECTED = {
@@ -34,7 +35,7 @@ QUICK = ("her2st", "dlpfc", "merfish")
 
 def test_every_study_folder_is_covered(repo):
     folders = {path.name for path in (repo / "config" / "studies").iterdir() if path.is_dir()}
-    assert folders == {*EXPECTED, *ATLASES, *DOWNLOADED, *BULK}
+    assert folders == {*EXPECTED, *ATLASES, *DOWNLOADED, *PREPARED, *BULK}
 
 
 def test_every_study_is_in_the_table_and_links_lead_somewhere(repo):
