@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from histoweft.metrics import adjusted_rand_index, metric_row
+from histoweft.metrics import adjusted_rand_index, metric_row, percentile_interval
 from histoweft.space import semi
 from histoweft.space.domains import (
     DEFAULT,
@@ -270,8 +270,9 @@ def _semi_gains(table: pd.DataFrame, study: str) -> list[dict]:
 
 def _middle(values: pd.Series) -> dict[str, float]:
     """Return the mean, and where 95 % of the values lie: within what the score can be; nowhere for a single value."""
-    low, high = np.quantile(values, [0.025, 0.975]) if len(values) > 1 else (np.nan, np.nan)
-    return {"value": values.mean(), "low": low, "high": high}
+    mean = values.mean()
+    low, high = percentile_interval(mean, values.to_numpy()) if len(values) > 1 else (np.nan, np.nan)
+    return {"value": mean, "low": low, "high": high}
 
 
 def _mean_interval(values: pd.Series) -> dict[str, float]:
