@@ -66,12 +66,14 @@ class Faults:
     items: list[Fault] = field(default_factory=list)
 
     def add(self, where: str, found: object, expected: str = "", hint: str = "") -> None:
-        """Note one fault; nothing is raised yet."""
-        self.items.append(Fault(where, str(found), expected, hint))
+        """Note one fault; nothing is raised yet. The same fault is kept once."""
+        self.extend([Fault(where, str(found), expected, hint)])
 
     def extend(self, other: Faults | Iterable[Fault]) -> None:
-        """Take over the faults that another check collected."""
-        self.items.extend(other.items if isinstance(other, Faults) else other)
+        """Take over the faults that another check collected, each once."""
+        for fault in other.items if isinstance(other, Faults) else other:
+            if fault not in self.items:
+                self.items.append(fault)
 
     def __bool__(self) -> bool:
         return bool(self.items)

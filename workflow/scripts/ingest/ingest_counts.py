@@ -26,6 +26,8 @@ def main(job):
     section = read(sample)
     for warning in section.warnings:
         job.log.warning("%s", warning)
+    for topic, taken in section.read_as.items():
+        job.log.info("read as: %s: %s", topic, taken)
     job.log.info("%d spots, %d genes, %s um per pixel", *section.counts.shape, section.mpp)
     job.output.warnings.write_text("".join(f"{warning}\n" for warning in section.warnings), encoding="utf-8")
     clinical = dict(row["clinical"]) | ({} if row["section"] is None else {"section": row["section"]})

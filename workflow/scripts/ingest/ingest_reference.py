@@ -11,6 +11,8 @@ def main(job):
     section = read(job.params.source)
     for warning in section.warnings:
         job.log.warning("%s", warning)
+    for topic, taken in section.read_as.items():
+        job.log.info("read as: %s: %s", topic, taken)
     job.log.info("%d cells, %d genes, %d types", *section.counts.shape, section.obs["label"].nunique())
     write_counts(section, job.output.reference)
 

@@ -115,7 +115,7 @@ def read(sample: SampleInput) -> Section:
     )
     faults.extend(found.faults)
     faults.raise_if_any()
-    notes.items.extend(found.notes.items)
+    notes.extend(found.notes)
     raw = _PLATFORMS[sample.platform][1](sample, found, faults, notes)
     size = _image_size(found, faults)
     if raw is None:
@@ -220,6 +220,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
         condition=sample.condition,
         dropped=dropped,
         warnings=notes.items,
+        read_as=notes.choices,
     )
 
 
@@ -352,6 +353,7 @@ def write_counts(section: Section, path: str | Path, clinical: Mapping[str, Any]
         "counts": "as_is" if section.counts.dtype.kind == "f" else "integer",
         "library_ids": np.array([str(v) for v in section.library_ids], dtype=object),
         "warnings": np.array([str(w) for w in section.warnings], dtype=object),
+        "read_as": {topic.replace("/", "_"): taken for topic, taken in section.read_as.items()},
         "dropped": {name: int(n) for name, n in section.dropped.items()},
         # A slash in a name would make a group of its own in the file.
         "clinical": {name.replace("/", "_"): value for name, value in (clinical or {}).items()},

@@ -38,13 +38,35 @@ class Note:
 
 @dataclass
 class Notes:
-    """The warnings of one sample, in the order they came up."""
+    """The warnings of one sample, in the order they came up, and what was chosen where a file left a choice.
+
+    Parameters
+    ----------
+    items
+        Warnings: something a person should look at.
+    choices
+        Topic -> what was taken and why, for every sample alike: ``counts`` -> ``layers/counts, by its name``. No
+        warnings; the page lists them under "How the files were read".
+    """
 
     items: list[Note] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
 
     def add(self, code: str, message: str) -> None:
-        """Note one warning."""
-        self.items.append(Note(code, message))
+        """Note one warning; the same one is kept once."""
+        note = Note(code, message)
+        if note not in self.items:
+            self.items.append(note)
+
+    def choose(self, topic: str, taken: str) -> None:
+        """Note what was taken for a topic: a column, a layer, a scale, a file."""
+        self.choices[topic] = taken
+
+    def extend(self, other: Notes) -> None:
+        """Take over the warnings and choices that another step noted."""
+        for note in other.items:
+            self.add(note.code, note.message)
+        self.choices.update(other.choices)
 
 
 @dataclass(frozen=True)
@@ -196,6 +218,8 @@ class Section:
         Source image, which one it is, and its pixels per full-resolution pixel.
     dropped
         Why -> how many spots were left out.
+    read_as
+        Topic -> what was taken from the files where there was a choice.
     """
 
     sample: str
@@ -219,3 +243,4 @@ class Section:
     condition: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
     warnings: list[Note] = field(default_factory=list)
+    read_as: dict[str, str] = field(default_factory=dict)
