@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import h5py
 import ingest_cases as cases
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from histoweft.errors import InputError
 from histoweft.images import read_image
 from histoweft.ingest import image as module
-from histoweft.ingest.image import image_mpp, image_size, write_working_image
+from histoweft.ingest.image import EmbeddedImage, image_mpp, image_size, parse, write_working_image
 
 
 def smooth(height=600, width=900):
@@ -242,3 +243,34 @@ def test_memory_does_not_grow_with_a_tiled_image(tmp_path):
     width, height, kilobytes = map(int, out.stdout.split())
     assert (width, height) == (2000, 1500)
     assert kilobytes < 160_000
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda rgb: rgb,
+        lambda rgb: (rgb / 255).astype(np.float32),
+        lambda rgb: rgb.astype(np.float64),
+        lambda rgb: rgb.transpose(2, 0, 1),
+        lambda rgb: np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)]),
+    ],
+)
+def test_an_image_in_an_h5ad_is_read_from_it(tmp_path, stored):
+    array = smooth(60, 90)
+    with h5py.File(tmp_path / "a.h5ad", "w") as handle:
+        handle["uns/spatial/lib1/images/hires"] = stored(array)
+    source = EmbeddedImage(tmp_path / "a.h5ad", "uns/spatial/lib1/images/hires")
+    assert parse(str(source)) == source
+    assert parse(tmp_path / "a.png") == tmp_path / "a.png"
+    assert image_size(source) == image_size(str(source)) == (90, 60)
+    write_working_image(source, tmp_path / "out.tif", 1.0, 1.0, 1.0)
+    assert np.abs(read_image(tmp_path / "out.tif")[0].astype(int) - array).max() <= 1
+
+
+def test_an_array_that_is_no_image_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5ad", "w") as handle:
+        handle["uns/spatial/lib1/images/hires"] = np.zeros((60, 90, 7), np.uint8)
+    with pytest.raises(InputError, match=r"images/hires: found an array of 60 x 90 x 7 uint8"):
+        image_size(f"{tmp_path}/a.h5ad::uns/spatial/lib1/images/hires")
+    with pytest.raises(InputError, match=r"images/low: found no array of that name"):
+        image_size(f"{tmp_path}/a.h5ad::uns/spatial/lib1/images/low")

@@ -20,7 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from histoweft.errors import InputError
+from histoweft.ingest.embedded import EmbeddedImage, EmbeddedSource, parse
 from histoweft.io import atomic
+
+__all__ = ["EmbeddedImage", "WorkingImage", "image_mpp", "image_size", "parse", "write_working_image"]
 
 TIFF = (".tif", ".tiff", ".svs", ".btf", ".ndpi")
 MAX_PIXELS = 500_000_000
@@ -98,7 +101,7 @@ def _open_pillow(path: Path):
         raise _unreadable(path, error) from error
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path | EmbeddedImage) -> tuple[int, int]:
     """Return width and height in pixels, from the header alone.
 
     Raises
@@ -106,7 +109,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
     InputError
         The file is no image.
     """
-    path = Path(path)
+    path = parse(path)
+    if isinstance(path, EmbeddedImage):
+        source = EmbeddedSource(path)
+        with source.file:
+            return source.width, source.height
     if not is_tiff(path):
         with _open_pillow(path) as image:
             return image.size
@@ -299,6 +306,11 @@ def _shift(source) -> float:
     return float((2 ** (bits + bits % 2 if bits > 8 else 8) - 1) / 255)
 
 
+def _float_divisor(peak: float) -> float:
+    """Return the divisor of fractional values: 0 to 1, 0 to 255 or 0 to 65535, whichever holds the brightest pixel."""
+    return next((top / 255 for top in (1.0, 255.0, 65535.0) if peak <= top), peak / 255)
+
+
 def to_rgb(
     band: np.ndarray, divide: float = 1.0, colormap: np.ndarray | None = None, inverted: bool = False
 ) -> np.ndarray:
@@ -308,7 +320,7 @@ def to_rgb(
     if band.dtype == bool:
         band = band.astype(np.uint8) * 255
     elif band.dtype.kind == "f":
-        band = np.clip(np.nan_to_num(band) * (255 if divide == 1.0 else 255 / divide) + 0.5, 0, 255).astype(np.uint8)
+        band = np.clip(np.nan_to_num(band) / divide + 0.5, 0, 255).astype(np.uint8)
     elif band.dtype != np.uint8:
         band = np.clip(band / divide + 0.5, 0, 255).astype(np.uint8)
     if inverted:
@@ -327,12 +339,13 @@ def _rgb_bands(source) -> Iterator[np.ndarray]:
     for band in stream:
         if first is None:
             first = band.dtype
-            if first.kind in "ui" and first.itemsize > 1 and source.colormap is None:
+            if first.kind in "ui" and first.itemsize > 1 and getattr(source, "colormap", None) is None:
                 divide = _shift(source)
             elif first.kind == "f":
-                peak = max(float(np.nanmax(b)) for b in source.bands())
-                divide = 1.0 if peak <= 1.0 else peak
-        yield to_rgb(band, divide, source.colormap, source.photometric == "MINISWHITE")
+                divide = _float_divisor(max(float(np.nanmax(b)) for b in source.bands()))
+        yield to_rgb(
+            band, divide, getattr(source, "colormap", None), getattr(source, "photometric", "") == "MINISWHITE"
+        )
 
 
 def _resampled(source, width: int, height: int) -> Iterator[np.ndarray]:
@@ -365,8 +378,11 @@ def _resampled(source, width: int, height: int) -> Iterator[np.ndarray]:
         raise _refuse(source.path, f"only {rows} of {source.height} rows of pixels", hint="The file is cut short.")
 
 
-def _source_for(path: Path, factor: float):
+def _source_for(path: Path | EmbeddedImage, factor: float):
     """Open the resolution of an image that is just finer than wanted; returns (source, context to close)."""
+    if isinstance(path, EmbeddedImage):
+        source = EmbeddedSource(path)
+        return source, source.file, (source.width, source.height)
     if not is_tiff(path):
         source = _PillowSource(path, factor)
         return source, source.image, (source.full_width, source.full_height)
@@ -389,7 +405,7 @@ def _source_for(path: Path, factor: float):
 
 
 def write_working_image(
-    source: str | Path,
+    source: str | Path | EmbeddedImage,
     out_tif: str | Path,
     mpp_fullres: float,
     image_to_fullres_scale: float,
@@ -402,7 +418,8 @@ def write_working_image(
     Parameters
     ----------
     source
-        png, jpg, tif, ome.tif or svs; grey, RGB, RGBA (alpha onto white), 8 or 16 bits.
+        png, jpg, tif, ome.tif or svs, or an array in an HDF5 file (`EmbeddedImage`, or ``file::dataset``); grey, RGB,
+        RGBA (alpha onto white), 8 or 16 bits.
     out_tif
         Written under a temporary name and renamed when complete.
     mpp_fullres
@@ -425,7 +442,7 @@ def write_working_image(
     InputError
         The image is truncated, too large to decode, or of a kind that is no H&E.
     """
-    source, out_tif = Path(source), Path(out_tif)
+    source, out_tif = parse(source), Path(out_tif)
     if compression not in ("deflate", "jpeg"):
         raise _refuse(Path("config: ingest.image_compression"), repr(compression), "deflate | jpeg")
     if not image_to_fullres_scale > 0:
