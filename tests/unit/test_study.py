@@ -1,6 +1,9 @@
 """A study: the completed config with the sheet's samples in their places."""
 
+import unicodedata
+
 import pytest
+import yaml
 
 from histoweft import study
 
@@ -124,3 +127,132 @@ def test_a_home_that_this_machine_does_not_know_is_refused(sheet):
     assert "data_root" in said
     assert "atlas.input" in said
     assert "Write the path in full." in said
+
+
+def config_file(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return study.load(yaml.safe_load(text), source="config.yaml", files=[path])
+
+
+@pytest.mark.parametrize("name", ["001", "010", "8", "2026-01-31"])
+def test_a_name_without_quotes_is_what_stands_in_the_config_file(sheet, tmp_path, name):
+    path = sheet("001\th5ad\tx", "010\th5ad\tx", "8\th5ad\tx", "2026-01-31\th5ad\tx")
+    loaded, faults = config_file(tmp_path, f"study: 007\nsamples: {path}\nexclude: [{name}]\n")
+    assert not faults
+    assert loaded.excluded == [name]
+    assert loaded.name == "007"
+
+
+def test_words_that_yaml_takes_for_truth_values_are_levels_of_a_column(sheet, tmp_path):
+    path = sheet("a\th5ad\tx\tno", "b\th5ad\tx\tyes", columns="sample\tplatform\tpath\trelapse")
+    text = f"study: s\nsamples: {path}\nstates: {{contrast: {{relapse: [no, yes]}}}}\ncohort: {{positive: yes}}\n"
+    loaded, faults = config_file(tmp_path, text)
+    assert not faults
+    assert loaded.config["states"]["contrast"] == {"relapse": ["no", "yes"]}
+    assert loaded.config["cohort"]["positive"] == "yes"
+
+
+def test_numbers_and_switches_stay_numbers_and_switches(sheet, tmp_path):
+    text = (
+        f"study: s\nsamples: {sheet('a	h5ad	x')}\nseed: 010\nrequire_gpu: on\nexclude:\natlas: {{midline: 12}}\n"
+    )
+    loaded, faults = config_file(tmp_path, text)
+    assert not faults
+    assert (loaded.config["seed"], loaded.config["require_gpu"], loaded.config["atlas"]["midline"]) == (8, True, 12)
+    assert loaded.config["exclude"] == []
+
+
+def test_numbers_within_a_group_on_the_command_line_are_numbers(sheet, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"study: s\nsamples: {sheet('a	h5ad	x')}\n")
+    given = {"study": "s", "samples": str(tmp_path / "samples.tsv"), "expression": {"qc": {"min_genes": "7"}}}
+    loaded, faults = study.load(given, files=[path])
+    assert not faults
+    assert loaded.config["expression"]["qc"]["min_genes"] == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"exclude": [1]}, "exclude[0]: found 1; expected text. Put it in quotes: '001'."),
+        ({"trajectory": {"samples": [8]}}, "trajectory.samples[0]: found 8; expected text. Put it in quotes: '010'."),
+        (
+            {"states": {"contrast": {"condition": [True, "c"]}}},
+            "condition[0]: found true; expected text. Put it in quotes: 'yes'.",
+        ),
+        ({"title": 5}, "title: found 5; expected text. Put it in quotes, as in '001'"),
+    ],
+)
+def test_a_number_for_a_name_is_one_fault_with_the_name_that_was_meant(sheet, options, told):
+    path = sheet("001\th5ad\tx\tyes", "010\th5ad\tx\tc", columns="sample\tplatform\tpath\tcondition")
+    (fault,) = load(path, **options)[1].items
+    assert told in str(fault)
+
+
+def test_a_number_is_a_name_where_no_other_can_be_meant(sheet):
+    loaded, faults = load(sheet("8\th5ad\tx", "b\th5ad\ty"), exclude=[8])
+    assert not faults
+    assert loaded.excluded == ["8"]
+    (fault,) = load(sheet("8\th5ad\tx", "010\th5ad\ty"), exclude=[8])[1].items
+    assert "Put it in quotes: '8' or '010'" in str(fault)
+
+
+def test_an_option_twice_and_what_copying_leaves_are_told(sheet, tmp_path):
+    twice = "seed: 1\nexpression: {qc: {min_genes: 1, min_genes: 2}}\nseed: 2\n"
+    text = f"study: s\nsamples: {sheet('a	h5ad	x')}\n{twice}"
+    told = str(config_file(tmp_path, text)[1].items)
+    assert "line 5" in told
+    assert "seed once more (it stands in line 3 already)" in told
+    assert "expression.qc.min_genes once more" in told
+    told = str(load(tmp_path / "samples.tsv", exclude=["“a”"], data_root="x\u200b", **{"se\u00a0ed ": 1})[1].items)
+    assert "straight quotes" in told
+    assert "invisible characters" in told
+
+
+@pytest.mark.parametrize(
+    ("platform", "path", "labels", "column"),
+    [
+        ("h5ad", "a.h5ad", "cell.type", True),
+        ("h5ad", "a.loom", "cell.type", True),
+        ("scrna", "a.h5ad", "cell.type.v2", True),
+        ("scrna", "folder", "types", False),
+        ("h5ad", "a.h5ad", "types.csv.gz", False),
+        ("h5ad", "https://x.org/7?download=1", "cell.type", True),
+        ("visium", "a", "cell.type", False),
+    ],
+)
+def test_a_dot_does_not_make_a_path_of_a_column(sheet, platform, path, labels, column):
+    path = sheet(f"a\t{platform}\t{path}\t{labels}", columns="sample\tplatform\tpath\tlabels")
+    loaded, faults = load(path, data_root="data")
+    assert not faults
+    assert loaded.samples["a"]["labels"] == (labels if column else f"data/{labels}")
+
+
+@pytest.mark.parametrize(("on_disk", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_with_accents_are_those_on_disk(sheet, tmp_path, on_disk, written):
+    folder = tmp_path / unicodedata.normalize(on_disk, "Gewebe_Müller")
+    folder.mkdir()
+    for name in ("é.h5ad", "é.csv", "é.npy", "Bär.tsv"):
+        (folder / unicodedata.normalize(on_disk, name)).write_text("x")
+    table = sheet(
+        unicodedata.normalize(written, "a\th5ad\té.h5ad\té.csv"), columns="sample\tplatform\tpath\tlabels"
+    ).rename(folder / unicodedata.normalize(on_disk, "Bär.tsv"))
+    config = {
+        "study": "s",
+        "samples": unicodedata.normalize(written, str(table)),
+        "data_root": unicodedata.normalize(written, str(folder)),
+        "atlas": {"input": unicodedata.normalize(written, "é.npy")},
+        "cohort": {"bulk": [bulk(expression=unicodedata.normalize(written, "é.csv"), clinical=str(table))]},
+        "annotation": {"hierarchy": unicodedata.normalize(written, str(folder / "é.csv"))},
+    }
+    loaded, faults = study.load(config)
+    assert not faults
+    there = {name: str(folder / unicodedata.normalize(on_disk, name)) for name in ("é.h5ad", "é.csv", "é.npy")}
+    row = loaded.samples["a"]
+    assert (row["path"], row["labels"]) == (there["é.h5ad"], there["é.csv"])
+    assert "in other characters" in row["read_as"]["path"]
+    assert loaded.config["samples"] == str(table)
+    assert loaded.config["atlas"]["input"] == there["é.npy"]
+    assert loaded.config["cohort"]["bulk"][0]["expression"] == there["é.csv"]
+    assert loaded.config["annotation"]["hierarchy"] == there["é.csv"]

@@ -33,7 +33,9 @@ def simulated_inputs():
     return made
 
 
-study, _faults = studies.load(config, source=", ".join(map(str, workflow.configfiles)) or "config")
+study, _faults = studies.load(
+    config, source=", ".join(map(str, workflow.configfiles)) or "config", files=workflow.configfiles
+)
 # Looking at the inputs belongs to planning; a job on a cluster node reads the Snakefile again and need not.
 discoveries, _input_faults = inputs.discover_all(study, simulated_inputs(), check=workflow.is_main_process)
 _faults.extend(_input_faults)

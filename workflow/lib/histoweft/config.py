@@ -5,17 +5,23 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from histoweft.errors import Faults, nearest
+from histoweft.paths import INVISIBLE, plain
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
 LONGEST = 200
 """Characters of a value that a message repeats."""
+
+PROSE = (("title",), ("report", "author"))
+"""Options that are printed as they are: any character may be meant."""
+CURLY = re.compile("^[\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb].*[\u201c\u201d\u2018\u2019\u00ab\u00bb]$", re.S)
+"""A text in the quotation marks of a word processor."""
 
 
 @cache
@@ -44,7 +50,9 @@ def complete(config: Any, schema: dict) -> Any:
     return done
 
 
-def check(config: dict, schema: dict, source: str = "config") -> Faults:
+def check(
+    config: dict, schema: dict, source: str = "config", names: Callable[[tuple], Collection[str]] = lambda place: ()
+) -> Faults:
     """Collect every fault of a config.
 
     Parameters
@@ -55,6 +63,8 @@ def check(config: dict, schema: dict, source: str = "config") -> Faults:
         JSON Schema 2020-12.
     source
         How to call the config in messages.
+    names
+        Place of an option -> the names of the sample sheet that it may speak of.
     """
     import jsonschema
 
@@ -62,12 +72,38 @@ def check(config: dict, schema: dict, source: str = "config") -> Faults:
     validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _whole_pattern})
     errors = validator(schema).iter_errors(config)
     for error in sorted(errors, key=lambda error: [str(part) for part in error.absolute_path]):
-        _translate(error, source, faults)
+        _translate(error, source, faults, names)
     for place, text in _texts(config):
+        if place not in PROSE:
+            _check_copied(f"{source}: {option_name(place)}", text, faults)
         if "\0" in text or (not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)):
             hint = "Write it again by hand: such characters come with copying."
             faults.add(f"{source}: {option_name(place)}", ascii(text), "text without control codes", hint)
     return faults
+
+
+def _check_copied(where: str, text: str, faults: Faults) -> None:
+    """Note what copying from a document leaves in a text: curly quotes around it, characters that nobody sees."""
+    if CURLY.match(text):
+        faults.add(where, repr(text), "straight quotes (\" or ') or none", "Curly ones belong to the text for YAML.")
+    elif len(text.translate(INVISIBLE)) < len(text):
+        faults.add(where, ascii(text), "text without invisible characters", "Write it again by hand.")
+
+
+def meanings(text: str) -> Iterator[Any]:
+    """Go through what a name may become on its way through a config file or the command line."""
+    import yaml
+
+    for read in (yaml.safe_load, int, float):
+        try:
+            yield read(text)
+        except (ValueError, yaml.YAMLError):
+            continue
+
+
+def writings(value: Any, names: Collection[str]) -> list[str]:
+    """Return the names that a value without quotes can have been: 001 for 1, 010 for 8, yes for true."""
+    return [name for name in names if any(type(one) is type(value) and one == value for one in meanings(name))]
 
 
 def _texts(value: Any, place: tuple = ()) -> Iterator[tuple[tuple, str]]:
@@ -104,7 +140,7 @@ def option_name(path: Any) -> str:
     return name
 
 
-def _translate(error: Any, source: str, faults: Faults) -> None:
+def _translate(error: Any, source: str, faults: Faults, names: Callable[[tuple], Collection[str]]) -> None:
     option = option_name(error.absolute_path)
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
@@ -112,6 +148,8 @@ def _translate(error: Any, source: str, faults: Faults) -> None:
             if key not in known:
                 name = option_name([*error.absolute_path, key])
                 hint = nearest(key, known) or f"Options here: {', '.join(known)}."
+                if plain(str(key)).strip() in known:
+                    hint = f"{key!a} has a blank or an invisible character that does not belong there."
                 faults.add(f"{source}: {name}", "an unknown option", "one that config/README.md lists", hint)
     elif error.validator == "required":
         for key in error.validator_value:
@@ -122,7 +160,27 @@ def _translate(error: Any, source: str, faults: Faults) -> None:
                     "a value; this option has no default",
                 )
     else:
-        faults.add(f"{source}: {option}", _written(error.instance), *_expected(error))
+        expected, hint = _expected(error)
+        if error.validator == "type" and expected == "text":
+            hint = _quote_it(error.instance, names(tuple(error.absolute_path)))
+        faults.add(f"{source}: {option}", _written(error.instance), expected, hint)
+
+
+def _quote_it(value: Any, names: Collection[str]) -> str:
+    """Return how to write a name that YAML has made a number, a truth value or a date of."""
+    if value is None or isinstance(value, list | dict):
+        return ""
+    likely = writings(value, names)
+    if likely:
+        return f"Put it in quotes: {' or '.join(map(repr, likely[:4]))}. Without them it is {_kind(value)} to YAML."
+    example = {"true or false": "'yes'", "a date": "'2026-01-31'"}.get(_kind(value), "'001'")
+    return f"Put it in quotes, as in {example}: what you wrote is {_kind(value)} to YAML."
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    return "a number" if isinstance(value, int | float) else "a date"
 
 
 def _expected(error: Any) -> tuple[str, str]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from histoweft import config as options
-from histoweft import validation
+from histoweft import configfile, validation
 from histoweft.errors import Faults, nearest
+from histoweft.paths import labels_is_table, resolve
 
 #: Options of the section atlas that are paths below the data root.
 ATLAS_PATHS = ("input", "genes", "positions", "annotation", "structures")
+#: Options that are paths of their own.
+OTHER_PATHS = {
+    "annotation": ("hierarchy", "query_map", "markers", "orthologs", "gene_sets"),
+    "cohort": ("signatures", "compartments", "surface"),
+}
 
 
 @dataclass
@@ -50,7 +58,7 @@ class Study:
         return Path(self.samples[sample]["path"]).is_relative_to(self.simulated)
 
 
-def load(config: dict, source: str = "config") -> tuple[Study, Faults]:
+def load(config: dict, source: str = "config", files: Iterable[str | Path] = ()) -> tuple[Study, Faults]:
     """Complete and check a config and its sample sheet.
 
     Parameters
@@ -59,6 +67,8 @@ def load(config: dict, source: str = "config") -> tuple[Study, Faults]:
         The config as Snakemake read it.
     source
         How messages call the config.
+    files
+        The files that it was read from; names that YAML took for numbers are taken from there as they are written.
 
     Returns
     -------
@@ -68,14 +78,24 @@ def load(config: dict, source: str = "config") -> tuple[Study, Faults]:
         Everything wrong with config and sheet, together.
     """
     schema = options.load_schema("config")
+    files = list(files)
+    written, repeats = configfile.as_written(map(Path, files))
+    if files:
+        config = configfile.restored(config, schema, written)
     completed = options.complete(config, schema)
-    faults = options.check(completed, schema, source)
+    sheet = completed.get("samples")
+    rows, sheet_faults = [], Faults()
+    if isinstance(sheet, str) and sheet:
+        completed["samples"] = sheet = str(resolve(sheet)) if resolve(sheet) != Path(sheet) else sheet
+        rows, sheet_faults = validation.read_sheet(Path(sheet), options.load_schema("samples"))
+    names = _names_of(rows)
+    completed = _recognised(completed, schema, names)
+    faults = repeats
+    faults.extend(options.check(completed, schema, source, names))
     _check_homes(completed, source, faults)
     study = Study(completed)
     if not faults:
-        _locate_atlas(study)
-        _locate_bulk(study)
-    sheet = completed.get("samples")
+        _locate_options(study)
     if not isinstance(sheet, str):
         return study, faults
     if not sheet:
@@ -85,7 +105,6 @@ def load(config: dict, source: str = "config") -> tuple[Study, Faults]:
         elif not faults:
             _check_meaning(study, source, faults)
         return study, faults
-    rows, sheet_faults = validation.read_sheet(Path(sheet), options.load_schema("samples"))
     faults.extend(sheet_faults)
     for row in rows:
         study.samples.setdefault(str(row["sample"]), _located(row, str(completed.get("data_root", "."))))
@@ -95,10 +114,44 @@ def load(config: dict, source: str = "config") -> tuple[Study, Faults]:
     return study, faults
 
 
+def _names_of(rows: list[dict]) -> Callable[[tuple], Collection[str]]:
+    """Return a function from the place of an option to the names of the sheet that it may speak of."""
+    columns: dict[str, list[str]] = {}
+    for row in rows:
+        for column, value in (row | row["clinical"]).items():
+            if isinstance(value, str) and value:
+                columns.setdefault(column, []).append(value)
+
+    def names(place: tuple) -> Collection[str]:
+        if place[:1] == ("exclude",) or place[:2] == ("trajectory", "samples"):
+            return dict.fromkeys(columns.get("sample", ()))
+        if place[:2] == ("states", "contrast") and len(place) > 2:
+            return dict.fromkeys(columns.get(str(place[2]), ()))
+        return dict.fromkeys(value for values in columns.values() for value in values)
+
+    return names
+
+
+def _recognised(value: Any, part: dict, names: Callable[[tuple], Collection[str]], place: tuple = ()) -> Any:
+    """Return a config in which a number is the sheet's name that is written the same, where no other can be meant."""
+    if isinstance(value, dict):
+        known, others = part.get("properties", {}), part.get("additionalProperties")
+        others = others if isinstance(others, dict) else {}
+        return {key: _recognised(one, known.get(key, others), names, (*place, key)) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_recognised(one, part.get("items", {}), names, (*place, n)) for n, one in enumerate(value)]
+    if part.get("type") == "string" and isinstance(value, int | float):
+        if options.writings(value, names(place)) == [str(value)]:
+            return str(value)
+    return value
+
+
 def _exclude(study: Study, source: str, faults: Faults) -> None:
     """Take out the samples that the config leaves out."""
     listed = study.config.get("exclude")
     for name in listed if isinstance(listed, list) else []:
+        if not isinstance(name, str):
+            continue  # the check of the config has said so
         if study.samples.pop(str(name), None) is None:
             faults.add(f"{source}: exclude", repr(name), "a sample of the sheet", nearest(str(name), study.samples))
         else:
@@ -131,16 +184,48 @@ def _check_homes(config: dict, source: str, faults: Faults) -> None:
 
 
 def _located(row: dict, root: str) -> dict:
-    """Return the row with relative paths placed below the data root."""
+    """Return the row with relative paths placed below the data root, under the names that they have on disk.
+
+    ``read_as`` says where such a name is written otherwise.
+    """
     row = dict(row)
     for column in ("path", "image", "labels", "positions"):
         value = row[column]
         if not value or is_url(value) or (column == "image" and value == "none"):
             continue
-        if column == "labels" and "/" not in value and "." not in value and row["platform"] in ("h5ad", "scrna"):
-            continue  # the name of an observation column
-        row[column] = str(_home(root) / value)
+        if column == "labels" and _is_obs_column(row):
+            continue
+        place = _home(root) / value
+        row[column] = str(resolve(place))
+        if row[column] != str(place):
+            row.setdefault("read_as", {})[column] = (
+                f"{row[column]!a}, as it is called on disk; the sheet has the same name in other characters ({value!a})"
+            )
     return row
+
+
+def _is_obs_column(row: dict) -> bool:
+    """Return whether the labels of a row are a column of its h5ad or loom; the url of one may end in anything."""
+    unknown = is_url(row["path"]) and row["platform"] in ("h5ad", "scrna")
+    return not labels_is_table(row["labels"], ".h5ad" if unknown else row["path"])
+
+
+def _locate_options(study: Study) -> None:
+    """Place relative paths of options below the data root; names are those on disk."""
+    _locate_atlas(study)
+    _locate_bulk(study)
+    study.config["registry"] = _on_disk(study.config["registry"])
+    for stage, names in OTHER_PATHS.items():
+        group = study.config[stage]
+        group.update({name: _on_disk(group[name]) for name in names})
+    states = study.config["states"]
+    states["signatures"] = [_on_disk(path) for path in states["signatures"]]
+
+
+def _on_disk(path: str) -> str:
+    """Return a path under the name that it has on disk; as it is written where that is the same."""
+    found = resolve(path)
+    return path if not path or found == Path(path) else str(found)
 
 
 def _locate_atlas(study: Study) -> None:
@@ -149,7 +234,7 @@ def _locate_atlas(study: Study) -> None:
     for name in ATLAS_PATHS:
         path = study.config["atlas"][name]
         if path and not Path(path).is_relative_to(study.results()):
-            study.config["atlas"][name] = str(root / _home(path))
+            study.config["atlas"][name] = str(resolve(root / _home(path)))
 
 
 def _locate_bulk(study: Study) -> None:
@@ -158,7 +243,7 @@ def _locate_bulk(study: Study) -> None:
     for entry in study.config["cohort"]["bulk"]:
         entry.update({name: entry.get(name, "") for name in ("id", "response")})
         for name in ("expression", "clinical"):
-            entry[name] = str(root / _home(entry[name]))
+            entry[name] = str(resolve(root / _home(entry[name])))
 
 
 def _check_cohort(study: Study, source: str, faults: Faults) -> None:

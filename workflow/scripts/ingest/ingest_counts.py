@@ -22,6 +22,7 @@ def main(job):
             "image_scale": row["image_scale"],
         },
         where=f"{job.params.sheet}, line {row['line']}",
+        read_as=row.get("read_as", {}),
     )
     section = read(sample)
     for warning in section.warnings:

@@ -14,6 +14,7 @@ from histoweft.errors import Faults, nearest
 from histoweft.ingest import h5ad, scrna, spaceranger, st, xenium
 from histoweft.ingest.layout import check_file
 from histoweft.ingest.section import NAN, OPTIONS, Discovery, Note, Notes, RawSection, SampleInput, Section
+from histoweft.paths import labels_is_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,6 @@ _PLATFORMS: dict[str, tuple[Callable[..., Discovery], Callable[..., RawSection |
     "scrna": (scrna.discover, scrna.read),
 }
 PLATFORMS = tuple(_PLATFORMS)
-LABEL_TABLE = (".tsv", ".csv", ".txt", ".parquet")
 
 
 def discover(
@@ -83,15 +83,6 @@ def discover(
     return found
 
 
-def labels_is_table(labels: str | Path, path: str | Path) -> bool:
-    """Return whether `labels` names a table; for h5ad and loom a bare word is an obs column."""
-    text = str(labels)
-    if not text:
-        return False
-    column_ok = str(path).lower().endswith((".h5ad", ".loom"))
-    return not column_ok or text.lower().removesuffix(".gz").endswith(LABEL_TABLE)
-
-
 def read(sample: SampleInput) -> Section:
     """Read and check one sample.
 
@@ -102,6 +93,7 @@ def read(sample: SampleInput) -> Section:
     """
     unknown = set(sample.options) - set(OPTIONS)
     faults, notes = Faults(), Notes()
+    notes.choices.update(sample.read_as)
     for name in sorted(unknown):
         faults.add(f"config: ingest.{name}", "an unknown option", ", ".join(OPTIONS), nearest(name, OPTIONS))
     found = discover(

@@ -10,6 +10,7 @@ from typing import Any
 from histoweft.errors import Faults
 from histoweft.ingest import readers
 from histoweft.ingest.section import Discovery, SampleInput, Section
+from histoweft.paths import labels_is_table, resolve
 
 NAME = "reference"
 WHERE = "config: annotation"
@@ -32,9 +33,9 @@ def located(config: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     found = {name: options[name] for name in ("labels", "labels_column", "batch", "subset", "counts", "spatial")}
     root = Path(str(config["data_root"])).expanduser()
-    found["path"] = str(root / options["reference"])
-    if readers.labels_is_table(options["labels"], options["reference"]):
-        found["labels"] = str(root / options["labels"])
+    found["path"] = str(resolve(root / options["reference"]))
+    if labels_is_table(options["labels"], options["reference"]):
+        found["labels"] = str(resolve(root / options["labels"]))
     return found
 
 

@@ -93,6 +93,8 @@ class SampleInput:
         See `OPTIONS`.
     where
         How faults name this line: ``config/samples.tsv, line 4``.
+    read_as
+        Topic -> what was taken for the sheet's own words, such as a path of another spelling.
     """
 
     sample: str
@@ -109,6 +111,7 @@ class SampleInput:
     subset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
+    read_as: Mapping[str, str] = field(default_factory=dict)
 
     def option(self, name: str) -> Any:
         """Return an option's value, or its default."""
