@@ -9,10 +9,10 @@ import scipy.sparse as sp
 
 from histoweft.errors import InputError
 from histoweft.io import CountsFile
+from histoweft.places import HEXAGONAL, SQUARE, lattice
 from histoweft.plotting import spacing
 
 KINDS = ("grid", "knn", "radius", "delaunay")
-HEXAGONAL, SQUARE = 6, 8
 LATTICES = {"visium": HEXAGONAL, "visium_hd": SQUARE, "st": SQUARE}
 """Neighbours of an inner point, by platform."""
 
@@ -61,32 +61,6 @@ def read_section(counts: CountsFile) -> Section:
         found = f"{lost.sum()} of {len(xy)} positions missing (e.g. {counts.obs_names[lost][0]})"
         raise InputError.one(counts.path, found, "a position for each barcode", "Remove these barcodes.")
     return Section(xy, name == "spatial_um", str(counts.uns.get("histoweft", {}).get("platform", "")))
-
-
-def lattice(xy: np.ndarray) -> int:
-    """Recognise a regular lattice.
-
-    Parameters
-    ----------
-    xy
-        (n, 2).
-
-    Returns
-    -------
-    6 for a hexagonal one, 8 for a square one, 0 for none: nine in ten nearest neighbours must lie within 5 % of the
-    pitch, and most points must have 6 (or 4) neighbours at that distance.
-    """
-    from scipy.spatial import cKDTree
-
-    if len(xy) < 20:
-        return 0
-    pitch = spacing(xy)
-    asked = xy[:: max(1, len(xy) // 5_000)]
-    near = cKDTree(xy).query(asked, k=9)[0][:, 1:]
-    if np.mean(np.abs(near[:, 0] / pitch - 1) < 0.05) < 0.9:
-        return 0
-    common = int(np.bincount((near < 1.2 * pitch).sum(axis=1)).argmax())
-    return {6: HEXAGONAL, 4: SQUARE}.get(common, 0)
 
 
 def spatial_graph(
