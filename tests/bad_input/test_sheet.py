@@ -61,7 +61,88 @@ CASES = {
     "negative mpp": (HEADER + "a\tvisium\tx\t-1\n", "line 2, column mpp: found '-1'; expected a finite number above 0"),
     "nan mpp": (HEADER + "a\tvisium\tx\tnan\n", "line 2, column mpp: found 'nan'"),
     "not utf-8": (HEADER.encode() + b"a\tvisium\tM\xfcnchen\t\n", "line 2: found bytes that are not UTF-8 text"),
-    "binary": (b"PK\x03\x04\x00\x00", "found binary content; expected plain text"),
+    "western Windows text": (
+        HEADER.encode() + b"a\tvisium\tM\xfcnchen\t\n",
+        "(Latin-1) it reads 'M\xfcnchen'. Export it",
+    ),
+    "a workbook": (b"PK\x03\x04\x00\x00", "found a workbook (.xlsx or .ods) or another zip archive under this name"),
+    "an old workbook": (b"\xd0\xcf\x11\xe0\x00", "found an Excel workbook (.xls) under this name; expected plain text"),
+    "a compressed sheet": (b"\x1f\x8b\x08\x00", "found a gzip file under this name"),
+    "a web page": ("<html><table><tr><td>sample", "found a web page or XML under this name"),
+    "binary": (b"\x00\x01\x02abc", "found binary content; expected plain text"),
+    "UTF-16 without its mark": (HEADER.encode("utf-16-le"), "found UTF-16 text without its mark; expected plain text"),
+    "UTF-16 cut off": (HEADER.encode("utf-16")[:-1], "found UTF-16 text that is cut off or damaged"),
+    "spaces for tabs": (
+        "sample platform path\na visium x\n",
+        "line 1: found columns separated by spaces; expected a tab",
+    ),
+    "spaces in the header": (
+        "sample\tplatform path\na\tvisium\tx\n",
+        "line 1: found the columns platform, path in one cell; expected a tab between them",
+    ),
+    "spaces in a row": (HEADER + "a\tvisium  x\t1\n", "Blanks stand where the separator of columns belongs."),
+    "commas in a row": (
+        HEADER + "a\tvisium,x\t1\n",
+        "found 3 cells; expected 4, as in the header. A comma stands where",
+    ),
+    "lines in quotes": ('"sample\tplatform\tpath"\n"a\tvisium\tx"\n', "found the whole line in quotes, as one cell"),
+    "an open quotation mark": (
+        HEADER + 'a\tvisium\t"x\t1\nb\tvisium\ty\t1\n',
+        "line 2: found a cell that holds several lines",
+    ),
+    "the header is a comment": ("#" + HEADER + "a\tvisium\tx\t1\n", "header: found a header that begins with '#'"),
+    "no header": ("a\tvisium\tx\n", "line 1: found a sample in the first line; expected a header, at least: sample"),
+    "row names of R": ("sample\tplatform\tpath\n1\ta\tvisium\tx\n2\tb\tvisium\ty\n", "row.names=FALSE in R"),
+    "the index of pandas": ("\tsample\tplatform\tpath\n0\ta\tvisium\tx\n", "with index=False in pandas"),
+    "a number made of a name": (
+        HEADER + "1E+03\tvisium\tx\t\n",
+        "found '1E+03', a number that a spreadsheet has made of a",
+    ),
+    "a date made of a name": (
+        HEADER + "Mar-01\tvisium\tx\t\n",
+        "found 'Mar-01', a date that a spreadsheet has made of a",
+    ),
+    "a date made of a number": (
+        HEADER + "a\tvisium\tx\t1-May\n",
+        "column mpp: found '1-May'; expected a number. A spreadsheet",
+    ),
+    "an error of a spreadsheet": (
+        HEADER + "#REF!\tvisium\tx\t\n",
+        "line 2, column sample: found '#REF!'; expected a value",
+    ),
+    "a missing value of R": (
+        HEADER + "a\tvisium\tNA\tNA\n",
+        "column path: found 'NA'; expected a value or an empty cell",
+    ),
+    "a missing number": (
+        HEADER + "a\tvisium\tx\tNA\n",
+        "column mpp: found 'NA'; expected a number. Leave the cell empty",
+    ),
+    "thousands": (
+        HEADER + "a\tvisium\tx\t1,000\n",
+        "Write no separator of thousands; if the comma is the decimal sign",
+    ),
+    "German thousands": (
+        HEADER + "a\tvisium\tx\t1.000,5\n",
+        "Write no separator of thousands, and the decimal sign as a",
+    ),
+    "a unit": (HEADER + "a\tvisium\tx\t0.5 µm\n", "Write the number alone, without its unit."),
+    "a typographic minus": (HEADER + "a\tvisium\tx\t\u22121\n", "Write the minus sign as a plain hyphen."),
+    "an underscore in a number": (HEADER + "a\tvisium\tx\t1_000\n", "found '1_000'; expected a number"),
+    "a name that needs another": (HEADER + "Müller 1\tvisium\tx\t\n", "not starting with a sign. Such as 'Muller_1'."),
+    "columns that are one": ("sample\tplatform\tpath\tPatient\tpatient\na\tvisium\tx\tp\tq\n", "'patient' 2 times"),
+    "patients with and without zeros": (
+        "sample\tplatform\tpath\tpatient\na\tvisium\tx\t001\nb\tvisium\ty\t1\nc\tvisium\tz\t1\n",
+        "line 3, column patient: found '1', and '001' in line 2; expected one writing of one name",
+    ),
+    "patients as decimal numbers": (
+        "sample\tplatform\tpath\tpatient\na\tvisium\tx\t1.0\nb\tvisium\ty\t1\n",
+        "line 3, column patient: found '1', and '1.0' in line 2",
+    ),
+    "conditions that differ by case": (
+        "sample\tplatform\tpath\tcondition\na\tvisium\tx\tTreated\nb\tvisium\ty\ttreated\n",
+        "line 3, column condition: found 'treated', and 'Treated' in line 2",
+    ),
 }
 
 
@@ -99,3 +180,44 @@ def test_a_good_sheet_with_comments_quotes_and_a_byte_order_mark_has_none(tmp_pa
     assert not faults
     assert rows[0]["path"] == "x, y"
     assert rows[0]["line"] == 4
+
+
+GOOD = "sample,platform,path,labels_column\na,visium,x,Müller\nb,visium,y,\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("samples.csv", GOOD.encode("utf-16")),
+        ("samples.csv", GOOD.encode("utf-32")),
+        ("samples.csv", GOOD.encode("utf-8-sig")),
+        ("samples.csv", GOOD.replace("\n", "\r\n").encode()),
+        ("samples.csv", GOOD.replace("\n", "\r").encode()),
+        ("samples.csv", ("sep=;\n" + GOOD.replace(",", ";")).encode()),
+        ("samples.txt", GOOD.encode()),
+        ("samples.txt", GOOD.replace(",", "\t").encode()),
+        ("samples.txt", GOOD.replace(",", ";").encode()),
+        ("samples.TAB", GOOD.replace(",", "\t").encode()),
+        (
+            "samples.csv",
+            GOOD.replace("sample,platform,path,labels_column", "Sample,PLATFORM, Path ,Labels column").encode(),
+        ),
+        ("samples.csv", GOOD.replace("a,visium", "\u200ba\u00a0,\ufeffvisium").encode()),
+        ("samples.csv", GOOD.replace("Müller", "“Mu\u0308ller”").replace("path", "“path”").encode()),
+        ("samples.csv", GOOD.replace("\n", ",,\n").encode() + b",,,,,\n"),
+        ("samples.csv", GOOD.replace("b,visium,y,", "b,visium,y,,,,").encode()),
+    ],
+)
+def test_a_sheet_is_the_same_however_a_program_writes_it(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    rows, faults = validation.read_sheet(path, config.load_schema("samples"))
+    assert not faults.items
+    taken = [[row[column] for column in ("sample", "platform", "path", "labels_column", "clinical")] for row in rows]
+    assert taken == [["a", "visium", "x", "Müller", {}], ["b", "visium", "y", "", {}]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_mistake_is_one_fault(tmp_path, case):
+    mistakes = {"a missing value of R": 2}.get(case, 1)
+    assert len(faults_of(tmp_path, CASES[case][0]).splitlines()) == mistakes
