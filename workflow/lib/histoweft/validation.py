@@ -11,7 +11,7 @@ from pathlib import Path
 
 from histoweft import plaintext
 from histoweft.errors import Faults, nearest
-from histoweft.paths import INVISIBLE, plain
+from histoweft.paths import plain
 
 SEPARATORS = {".tsv": "\t", ".tab": "\t", ".csv": ",", ".txt": ""}
 """Ending of the file's name to its separator; a .txt has the one that its header shows."""
@@ -19,6 +19,7 @@ RESERVED = ("index", "study", "all", "counts", "filtered", "features")
 """Sample names that files of the results have already (pages, means over samples, `<sample>/<sample>.h5ad`)."""
 SEPARATOR_WORDS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
 PATHS = ("path", "image", "labels", "positions")
+NO_WIDTH = "\u200b\u200e\u200f\u2060\ufeff"
 MARKUP = ("<!doctype", "<html", "<?xml", "<table")
 
 ERROR = re.compile(r"#(REF|NAME|VALUE|NULL|NUM|SPILL|CALC|DIV/0)[!?]|#N/A|#{4,}")
@@ -168,11 +169,10 @@ def _lines(text: str, separator: str, skipped: int) -> tuple[list[tuple[int, lis
 
 
 def _clean(cell: str) -> str:
-    """Return a cell without the blanks, invisible characters and curly quotes around it."""
-    bare = cell.translate(INVISIBLE).strip()
-    if len(bare) > 1 and bare[0] in "\u201c\u201d\u201e" and bare[-1] in "\u201c\u201d":
-        bare = bare[1:-1].strip()
-    return bare
+    """Return a cell without the blanks, characters of no width and curly quotes around it."""
+    bare = re.sub(rf"^[\s{NO_WIDTH}]+|[\s{NO_WIDTH}]+$", "", cell)
+    quoted = len(bare) > 1 and bare[0] in "\u201c\u201d\u201e" and bare[-1] in "\u201c\u201d"
+    return bare[1:-1].strip() if quoted else bare
 
 
 def _name_of_column(text: str) -> str:
@@ -333,7 +333,7 @@ def _cell(value: str, column: str, part: dict, where: str, schema: dict, faults:
         return None if "number" in part["type"] else value
     if "number" in part["type"]:
         return _number(value, part, where, faults)
-    if column not in PATHS:
+    if column not in PATHS and "pattern" not in part:
         value = plain(value)
     if "enum" in part and value not in part["enum"]:
         faults.add(where, repr(value), f"one of {', '.join(part['enum'])}", nearest(value, part["enum"]))
