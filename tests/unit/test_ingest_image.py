@@ -15,6 +15,7 @@ from PIL import Image
 from histoweft.errors import InputError
 from histoweft.images import read_image
 from histoweft.ingest import image as module
+from histoweft.ingest import pixels
 from histoweft.ingest.image import EmbeddedImage, image_mpp, image_size, parse, write_working_image
 
 
@@ -175,6 +176,7 @@ def test_ome_tiff_planes_levels_and_pixel_size(tmp_path):
     array = smooth(512, 768)
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
         facts = {"axes": "CYX", "PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm"}
+        facts["Channel"] = {"Name": ["Red", "Green", "Blue"]}
         writer.write(array.transpose(2, 0, 1), subifds=1, tile=(128, 128), metadata=facts, photometric="minisblack")
         half = array[::2, ::2].transpose(2, 0, 1)
         writer.write(np.ascontiguousarray(half), subfiletype=1, tile=(128, 128), photometric="minisblack")
@@ -200,7 +202,7 @@ def test_aperio_pixel_size(tmp_path):
 
 
 def test_size_limit_of_pictures_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 10_000)
     source = cases.picture(tmp_path / "a.png", 200, 200)
     with pytest.raises(InputError, match=r"at most 10,000 pixels(.|\n)*tiled TIFF"):
         write_working_image(source, tmp_path / "out.tif", 1.0, 1.0, 1.0)
