@@ -5,7 +5,7 @@ import pytest
 
 from histoweft.errors import InputError
 from histoweft.io import CountsFile, CsrWriter
-from histoweft.space.graph import Section, describe, lattice, read_section, row_normalised, spatial_graph
+from histoweft.space.graph import Section, cautions, describe, lattice, read_section, row_normalised, spatial_graph
 
 
 def hexagonal(rows=12, columns=14, pitch=100.0):
@@ -106,9 +106,42 @@ def test_points_at_one_place_and_on_a_line():
     line = np.column_stack([np.arange(10.0), np.zeros(10)])
     _, connectivities, _ = spatial_graph(Section(line, True, "xenium"), "delaunay")
     assert connectivities[4].indices.tolist() == [3, 5]
-    _, connectivities, _ = spatial_graph(Section(np.zeros((4, 2)), True, "xenium"), "knn", neighbours=2)
-    assert connectivities.diagonal().sum() == 0
-    assert np.diff(connectivities.indptr).min() >= 2
+    assert (
+        "on one line: neighbours lie along it only" in cautions(Section(line, True, "xenium"), connectivities, "knn")[0]
+    )
+
+
+def two_sections(shift):
+    return np.vstack([hexagonal(), hexagonal() + shift])
+
+
+@pytest.mark.parametrize(
+    ("xy", "platform", "words"),
+    [
+        (two_sections(0), "visium", "on a place that another one holds"),
+        (two_sections((30, 10)), "visium", "two lattices on one another"),
+        (two_sections((30, 10)), "h5ad", "two lattices on one another"),
+        (np.vstack([cells(100), cells(100)]), "xenium", "100 of 200 observations on a place"),
+        (np.zeros((40, 2)), "xenium", "all 40 observations on one point"),
+        (np.repeat(np.column_stack([np.arange(10.0), np.zeros(10)]), 2, axis=0), "xenium", "on one line"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["auto", "knn"])
+def test_places_that_are_not_those_of_one_section_are_refused(xy, platform, words, kind):
+    with pytest.raises(InputError, match=f"{words}.*subset"):
+        spatial_graph(Section(xy, True, platform), kind)
+
+
+def test_scattered_spots_and_shared_places_are_told():
+    section = Section(hexagonal()[::7], True, "visium")
+    kind, graph, _ = spatial_graph(section)
+    assert "where the lattice has 6" in cautions(section, graph, kind)[0]
+    section = Section(np.vstack([cells(100), cells(100)[:5]]), True, "xenium")
+    kind, graph, _ = spatial_graph(section)
+    assert cautions(section, graph, kind)[0].startswith("5 of 105 observations on a place that another one holds")
+    section = Section(hexagonal(), True, "visium")
+    kind, graph, _ = spatial_graph(section)
+    assert cautions(section, graph, kind) == []
 
 
 @pytest.mark.parametrize(

@@ -395,3 +395,41 @@ def test_pictures_are_drawn(written, sample, tmp_path):
 def test_place_of_a_sample_without_coordinates(written):
     with CountsFile(written["filtered"]) as counts:
         assert figures.read_place(counts) is None
+
+
+# ---------------------------------------------------------------------------------------------- copies and solvers
+
+
+@pytest.mark.parametrize("order", [np.tile(np.arange(200), 3), np.r_[np.arange(200), np.zeros(60, int)]])
+def test_copies_of_cells_get_their_twin_s_results_and_change_nothing(chosen, wanted, order):
+    once = fit.fit(chosen.take(np.arange(200)), wanted)
+    again = fit.fit(chosen.take(order), wanted)
+    np.testing.assert_array_equal(again.pseudotime, once.pseudotime[order])
+    np.testing.assert_array_equal(again.fates.probabilities, once.fates.probabilities[order])
+    np.testing.assert_allclose(np.asarray(again.transitions.sum(axis=1)).ravel(), 1)
+    assert again.names == once.names
+    assert int(again.distinct.sum()) == 200
+    assert f"{len(order) - 200} of {len(order)} cells are exact copies" in again.notes[0]
+    assert "exact copies" in results.facts(chosen.take(order), again, wanted)["notes"][0]
+
+
+def test_a_sample_without_copies_has_nothing_to_say_of_them(found):
+    assert found.notes == ()
+    assert found.distinct.all()
+
+
+def test_too_few_distinct_cells_are_refused(chosen, wanted):
+    with pytest.raises(InputError, match=r"30 distinct cells \(120 of 150 are exact copies"):
+        fit.fit(chosen.take(np.tile(np.arange(30), 5)), wanted)
+
+
+def test_notes_of_a_trajectory_are_warnings_of_its_verdict(found, chosen, wanted):
+    from types import SimpleNamespace
+
+    one = SimpleNamespace(
+        facts={"notes": ["3 of 9 cells are exact copies"]},
+        replicates=pd.DataFrame(columns=["run", "fate", "found", "correlation", "pseudotime_correlation"]),
+        fates=pd.DataFrame({"pseudotime": [0.0], "fate_entropy": [0.0]}),
+        ends=[0, 1],
+    )
+    assert score._warnings("s", one) == ["s: 3 of 9 cells are exact copies."]

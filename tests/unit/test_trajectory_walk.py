@@ -437,12 +437,63 @@ def test_an_iteration_that_does_not_converge_is_said(forked, monkeypatch):
         absorption.fate_probabilities(forked["walk"], ends, 1, solver="iterative")
 
 
-def test_eigenvectors_that_do_not_converge_are_said(forked, monkeypatch):
-    import scipy.sparse.linalg as linalg
+# --------------------------------------------------------------------------------------------------------- solvers
 
-    def fails(*_, **__):
-        raise linalg.ArpackNoConvergence("no luck", np.zeros(0), np.zeros((0, 0)))
 
-    monkeypatch.setattr(linalg, "eigs", fails)
-    with pytest.raises(HistoweftError, match=r"eigenvectors of 600 cells did not converge.*connectivity"):
-        spectrum.slow_subspace(forked["walk"], 5)
+def held_group(leak):
+    """Return a walk in which three of nine cells leave their own group with probability `leak`, and its ends."""
+    walk = np.zeros((9, 9))
+    walk[:3, :3] = (1 - leak) / 3
+    walk[:3, 3] = leak
+    walk[np.arange(3, 8), np.arange(4, 9)] = 1
+    walk[8, 8] = 1
+    ends = np.full(9, -1)
+    ends[7:] = [0, 1]
+    return sp.csr_matrix(walk), ends
+
+
+@pytest.mark.parametrize("solver", ["direct", "iterative"])
+@pytest.mark.parametrize("leak", [1e-18, 1e-200])
+def test_fates_of_cells_that_hardly_leave_their_group_are_refused(solver, leak):
+    walk, ends = held_group(leak)
+    with pytest.raises(HistoweftError, match=r"fate probabilities: the .*hardly ever leave their own group"):
+        absorption.fate_probabilities(walk, ends, 2, solver=solver)
+
+
+def test_the_error_of_fates_is_judged_before_rows_are_scaled(forked, monkeypatch):
+    walk, ends = held_group(0.5)
+    assert absorption.fate_probabilities(walk, ends, 2, solver="direct").error < 1e-12
+    exact = absorption._direct
+    monkeypatch.setattr(absorption, "_direct", lambda system, into: (2 * exact(system, into)[0], 0))
+    with pytest.raises(HistoweftError, match="is wrong by 1 "):
+        absorption.fate_probabilities(walk, ends, 2, solver="direct")
+
+
+def no_convergence(*_, **__):
+    from scipy.sparse.linalg import ArpackNoConvergence
+
+    raise ArpackNoConvergence("no", np.zeros(0), np.zeros((0, 0)))
+
+
+def test_a_diffusion_that_does_not_converge_is_computed_whole_and_told(forked, monkeypatch):
+    known = pseudotime.diffuse(forked["graph"])
+    monkeypatch.setattr("scipy.sparse.linalg.eigsh", no_convergence)
+    notes = []
+    found = pseudotime.diffuse(forked["graph"], notes=notes)
+    np.testing.assert_allclose(found.values, known.values, atol=1e-8)
+    assert "did not converge" in notes[0]
+    monkeypatch.setattr(pseudotime, "DENSE_CELLS", 100)
+    with pytest.raises(HistoweftError, match=r"over 600 cells did not converge.*trajectory\.neighbours"):
+        pseudotime.diffuse(forked["graph"])
+
+
+def test_macrostates_that_do_not_converge_are_computed_whole_and_told(forked, monkeypatch):
+    known = spectrum.slow_subspace(forked["walk"], 6)
+    monkeypatch.setattr("scipy.sparse.linalg.eigs", no_convergence)
+    notes = []
+    found = spectrum.slow_subspace(forked["walk"], 6, notes=notes)
+    np.testing.assert_allclose(found.values, known.values, atol=1e-6)
+    assert "did not converge" in notes[0]
+    monkeypatch.setattr(spectrum, "DENSE_CELLS", 100)
+    with pytest.raises(HistoweftError, match="over 600 cells did not converge"):
+        spectrum.slow_subspace(forked["walk"], 6)

@@ -12,6 +12,7 @@ rule spatial_graph:
         filtered=rules.qc.output.filtered,
     output:
         graph=solid(f"{SAMPLE}/graph.npz"),
+        cautions=solid(f"{SAMPLE}/cautions.json"),
     log:
         logs("space/{sample}/spatial_graph"),
     benchmark:
@@ -192,6 +193,7 @@ rule space_summary:
     input:
         svg=expand(rules.svg.output.svg, sample=PLACED),
         spatial=expand(rules.interactions.output.spatial, sample=PLACED),
+        cautions=expand(rules.spatial_graph.output.cautions, sample=PLACED),
     output:
         interactions=shown(
             f"{SPACE_STUDY}/interactions.tsv",

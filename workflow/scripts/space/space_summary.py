@@ -17,6 +17,8 @@ def main(job):
     pairs.to_csv(job.output.interactions, sep="\t", index=False, float_format="%.6g")
     genes.to_csv(job.output.genes, sep="\t", index=False, float_format="%.6g")
     found = in_words(pairs, genes, len(samples))
+    for sample, path in zip(samples, job.input.cautions, strict=True):
+        found["warnings"] += [f"{sample}: {text}." for text in json.loads(path.read_text(encoding="utf-8"))]
     job.output.findings.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

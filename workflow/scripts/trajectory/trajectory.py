@@ -22,10 +22,13 @@ def main(job):
     found = fit.fit(chosen, options, job.params.seed)
     job.log.info("\n%s", found.states.to_string(index=False))
     write_table(fit.fate_table(found, chosen, barcodes), job.output.fates)
+    for note in found.notes:
+        job.log.warning("%s", note)
     baseline = floors.floor_table(chosen, found)
-    write_table(baseline, job.output.floors)
+    write_table(baseline[found.distinct], job.output.floors)
     fates = pd.DataFrame(found.fates.probabilities, columns=found.names)
-    late = drivers.committing(found.pseudotime, options["drivers"]["later_than"])
+    # Copies of a cell are no further evidence.
+    late = found.distinct & drivers.committing(found.pseudotime, options["drivers"]["later_than"])
     with CountsFile(job.input.filtered) as counts:
         ranked = drivers.driver_genes(counts, chosen.rows[late], fates[late], target_sum)
         nearest = drivers.driver_genes(counts, chosen.rows[late], results.fates_of(baseline)[late], target_sum)

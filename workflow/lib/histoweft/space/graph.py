@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from histoweft.errors import InputError
 from histoweft.io import CountsFile
-from histoweft.places import HEXAGONAL, SQUARE, lattice
+from histoweft.places import HEXAGONAL, SQUARE, caution_of, fault_of, is_collinear, lattice
 from histoweft.plotting import spacing
 
 KINDS = ("grid", "knn", "radius", "delaunay")
@@ -21,6 +21,7 @@ _REACH = {6: 1.37, 4: 1.21, 8: 1.71}
 _NEIGHBOURS = 6
 _LONGEST_EDGE = 4.0
 _MAX_DEGREE = 500
+_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,14 @@ def spatial_graph(
     Raises
     ------
     InputError
-        The options do not fit the section.
+        The options do not fit the section, or its places are not those of one section.
     """
     xy = section.xy
     found = LATTICES.get(section.platform, 0) or lattice(xy)
+    # Few spots, or those of one line, still have neighbours along it: `cautions` tells.
+    if (wrong := fault_of(xy, found > 0)) and not _is_thin(xy):
+        hint = "One sample is one section: use the column subset of the sample sheet to choose one."
+        raise InputError.one(where, wrong, "the places of one section, each observation on its own", hint)
     if kind == "auto":
         kind = "grid" if found else "delaunay"
     if radius_um is not None and not section.in_um:
@@ -121,6 +126,38 @@ def spatial_graph(
     else:
         pairs = _delaunay(xy, radius_um)
     return kind, *_symmetric(xy, pairs)
+
+
+def _is_thin(xy: np.ndarray) -> bool:
+    """Say whether places are few or on one line, but still several."""
+    return np.isfinite(xy).all() and is_collinear(xy) and len(np.unique(xy, axis=0)) == len(xy)
+
+
+def cautions(section: Section, graph: sp.csr_matrix, kind: str) -> list[str]:
+    """Say what people should look at in a spatial graph that could be made; sentences, mostly none.
+
+    Parameters
+    ----------
+    section
+        What it was made from.
+    graph
+        Connectivities.
+    kind
+        As `spatial_graph` returns it.
+    """
+    found = []
+    if _is_thin(section.xy):
+        found.append(f"{fault_of(section.xy)}: neighbours lie along it only")
+    elif shared := caution_of(section.xy):
+        found.append(shared)
+    inner = LATTICES.get(section.platform, 0) or lattice(section.xy)
+    usual = float(np.median(np.diff(graph.indptr))) if graph.shape[0] else 0.0
+    if kind == "grid" and graph.shape[0] >= _MANY and usual <= inner / 2:
+        found.append(
+            f"half of the {graph.shape[0]:,} spots have {usual:g} or fewer neighbours, where the lattice has {inner}: "
+            "the places are scattered or do not form this platform's lattice"
+        )
+    return found
 
 
 def _symmetric(xy: np.ndarray, pairs: np.ndarray) -> tuple[sp.csr_matrix, sp.csr_matrix]:

@@ -14,6 +14,14 @@ DIRECT_CELLS = 4_000
 """Up to so many cells the factorisation of a neighbour graph stays small; above, its fill grows too fast."""
 
 TOLERANCE = 1e-9
+LARGEST_ERROR = 1e-6
+"""Of fate probabilities that may be shown."""
+
+_APART = (
+    "Some cells hardly ever leave their own group: cells that are nearly the same, or a group apart from the rest. "
+    "Name the groups that belong together in trajectory.groups, raise trajectory.neighbours, or give connectivity a "
+    "larger weight in trajectory.kernels."
+)
 _RESTART = 60
 _MOST_ITERATIONS = 2_000
 
@@ -29,7 +37,8 @@ class Fates:
     solver
         ``direct`` or ``iterative``.
     error
-        Largest distance of a row's sum from one before it was scaled: the error of the solution.
+        Of the solution, before rows were scaled: the larger of the residual, relative to the right-hand side, and the
+        largest distance of a row's sum from one.
     iterations
         Of the iterative solver, over all fates; 0 for the direct one.
     """
@@ -69,7 +78,7 @@ def fate_probabilities(
     Raises
     ------
     HistoweftError
-        The iteration does not converge.
+        The iteration does not converge, or the solution's error is above `LARGEST_ERROR`.
 
     Notes
     -----
@@ -91,11 +100,40 @@ def fate_probabilities(
     system = (sp.identity(len(inner)) - rows[:, inner]).tocsc()
     chosen = ("direct" if len(inner) <= DIRECT_CELLS else "iterative") if solver == "auto" else solver
     solved, iterations = _direct(system, into) if chosen == "direct" else _iterate(system, into, tolerance)
-    totals = solved.sum(axis=1)
-    error = float(np.abs(totals - 1).max())
+    if chosen == "iterative" and _errors(system, into, solved).max() > LARGEST_ERROR:
+        # A small residual is a small error only where the walk ends soon: once more, to the last digits.
+        solved, again = _iterate(system, into, tolerance / 1_000)
+        iterations += again
+    error = judge(_errors(system, into, solved))
     solved = np.clip(solved, 0, None)
     found[inner] = solved / solved.sum(axis=1, keepdims=True)
     return Fates(found, chosen, error, iterations)
+
+
+def _errors(system: sp.csc_matrix, into: np.ndarray, solved: np.ndarray) -> np.ndarray:
+    """Return the error of each cell's fates; infinite where they are no numbers."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        residual = np.abs(system @ solved - into).max(axis=1) / np.abs(into).max()
+        found = np.maximum(residual, np.abs(solved.sum(axis=1) - 1))
+    return np.where(np.isfinite(found), found, np.inf)
+
+
+def judge(errors: np.ndarray) -> float:
+    """Return the largest error of cells' fates, if it may be shown.
+
+    Raises
+    ------
+    HistoweftError
+        It is above `LARGEST_ERROR`.
+    """
+    errors = np.where(np.isnan(errors), np.inf, errors)
+    largest = float(errors.max(initial=0))
+    if largest <= LARGEST_ERROR:
+        return largest
+    raise HistoweftError(
+        f"fate probabilities: the solution for {len(errors):,} cells is wrong by {largest:.1g} "
+        f"(at most {LARGEST_ERROR:g} is shown; {int((errors > LARGEST_ERROR).sum()):,} cells are beyond it). {_APART}"
+    )
 
 
 def _leading_to(transitions: sp.csr_matrix, ends: np.ndarray) -> np.ndarray:
@@ -111,13 +149,23 @@ def _leading_to(transitions: sp.csr_matrix, ends: np.ndarray) -> np.ndarray:
 def _direct(system: sp.csc_matrix, into: np.ndarray) -> tuple[np.ndarray, int]:
     from scipy.sparse.linalg import splu
 
-    return splu(system, permc_spec="COLAMD").solve(into), 0
+    try:
+        return splu(system, permc_spec="COLAMD").solve(into), 0
+    except RuntimeError as error:
+        raise _singular(system) from error
+
+
+def _singular(system: sp.spmatrix) -> HistoweftError:
+    return HistoweftError(f"fate probabilities: the equations for {system.shape[0]:,} cells have no solution. {_APART}")
 
 
 def _iterate(system: sp.csc_matrix, into: np.ndarray, tolerance: float) -> tuple[np.ndarray, int]:
     from scipy.sparse.linalg import LinearOperator, gmres, splu
 
-    upper = splu(sp.triu(system, format="csc"), permc_spec="NATURAL", diag_pivot_thresh=0.0)
+    try:
+        upper = splu(sp.triu(system, format="csc"), permc_spec="NATURAL", diag_pivot_thresh=0.0)
+    except RuntimeError as error:
+        raise _singular(system) from error
     preconditioner = LinearOperator(system.shape, matvec=upper.solve)
     system = system.tocsr()
     solved, steps = np.zeros_like(into), 0

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from histoweft.copies import fingerprints, first_of
 from histoweft.errors import InputError, nearest
 from histoweft.io import CountsFile, group_names
 from histoweft.linalg import pca
@@ -52,6 +53,13 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.barcodes)
+
+    def firsts(self) -> np.ndarray:
+        """Return, for each cell, the first that is its exact copy (same genes, same point), or itself."""
+        first = first_of(fingerprints(self.values.tocsr()))
+        # Points of copies may differ in their last digit; those of cells that share no variable gene differ in more.
+        near = np.abs(self.points - self.points[first]).max(axis=1) <= 1e-4 * max(np.abs(self.points).max(), 1e-30)
+        return np.where(near & (self.n_genes == self.n_genes[first]), first, np.arange(len(self)))
 
     def take(self, chosen: np.ndarray) -> Cells:
         """Return some of the cells."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from histoweft.errors import InputError
 from histoweft.graph.neighbours import neighbour_graph
 from histoweft.trajectory import absorption, kernels, peer, pseudotime, spectrum, terminal, velocity
-from histoweft.trajectory.cells import Cells
+from histoweft.trajectory.cells import FEWEST_CELLS, Cells
 
 FATE = "fate_"
 
@@ -40,6 +41,10 @@ class Fit:
         Of the walk, slowest first.
     crispness
         Of the macrostates.
+    first
+        (cells,) number of the cell whose exact copy this is and whose results it was given; of most cells, itself.
+    notes
+        What a reader should know: copies, solvers that were helped out.
     """
 
     pseudotime: np.ndarray
@@ -51,6 +56,13 @@ class Fit:
     fates: absorption.Fates
     eigenvalues: np.ndarray
     crispness: float
+    first: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def distinct(self) -> np.ndarray:
+        """Say which cells are no copies."""
+        return self.first == np.arange(len(self.first))
 
     @property
     def names(self) -> list[str]:
@@ -85,22 +97,67 @@ def fit(cells: Cells, options: Mapping[str, Any], seed: int = 0) -> Fit:
     InputError
         An option does not fit the data.
     HistoweftError
-        A solver does not converge.
+        A solver does not converge, or its solution is no good.
+
+    Notes
+    -----
+    Exact copies of a cell are each other's nearest neighbours and hold a walk for ever: one of each is kept, and the
+    copies are given its results.
     """
+    first = cells.firsts()
+    kept = np.flatnonzero(first == np.arange(len(cells)))
+    if len(kept) == len(cells):
+        return _fit(cells, options, seed)
+    copies = len(cells) - len(kept)
+    if len(kept) < FEWEST_CELLS:
+        found = f"{len(kept)} distinct cells ({copies:,} of {len(cells):,} are exact copies of another)"
+        hint = "Was the same file joined twice? Leave the copies out of the input."
+        raise InputError.one("the cells of the trajectory", found, f"{FEWEST_CELLS} or more", hint)
+    found = _fit(cells.take(kept), options, seed)
+    note = (
+        f"{copies:,} of {len(cells):,} cells are exact copies of another cell; they were left out of the walk and "
+        "given their twin's results"
+    )
+    return _give_copies(found, kept, first, note)
+
+
+def _give_copies(found: Fit, kept: np.ndarray, first: np.ndarray, note: str) -> Fit:
+    """Give the copies their twins' results; nobody walks to a copy."""
+    at = np.searchsorted(kept, first)
+    walk = found.transitions[at].tocsr()
+    walk = sp.csr_matrix((walk.data, kept[walk.indices], walk.indptr), shape=(len(first), len(first)))
+    return replace(
+        found,
+        pseudotime=found.pseudotime[at],
+        cytotrace=found.cytotrace[at],
+        root=int(kept[found.root]),
+        transitions=walk,
+        cores=[kept[core] for core in found.cores],
+        fates=replace(found.fates, probabilities=found.fates.probabilities[at]),
+        first=first,
+        notes=(note, *found.notes),
+    )
+
+
+def _fit(cells: Cells, options: Mapping[str, Any], seed: int) -> Fit:
+    """Find where cells go, none of them a copy of another."""
     graph, _ = neighbour_graph(np.asarray(cells.points, dtype=np.float32), options["neighbours"], seed)
     averaging = pseudotime.neighbour_weights(graph)
     young = pseudotime.cytotrace(cells.values, cells.n_genes, averaging)
-    diffusion = pseudotime.diffuse(graph, seed=seed)
+    notes: list[str] = []
+    diffusion = pseudotime.diffuse(graph, seed=seed, notes=notes)
     root = pseudotime.find_root(cells, options["root"], young, diffusion, averaging)
     time = pseudotime.diffusion_pseudotime(diffusion, root)
     walk = _walk(cells, options["kernels"], graph, averaging, time, young)
-    memberships, stability, eigenvalues, crispness = _macrostates(walk, options, seed)
+    memberships, stability, eigenvalues, crispness = _macrostates(walk, options, seed, notes)
     states, cores = terminal.terminal_states(
         walk, memberships, stability, time, cells.labels, options["states"]["terminal"], options["terminal_cells"],
         "cluster " if options["labels"] == "clusters" else "",
     )  # fmt: skip
     states, fates = _settle(walk, states, cores, time, options)
-    return Fit(time, young, root, walk, states, cores, fates, eigenvalues, crispness)
+    return Fit(
+        time, young, root, walk, states, cores, fates, eigenvalues, crispness, np.arange(len(cells)), tuple(notes)
+    )
 
 
 def _settle(
@@ -145,11 +202,11 @@ def _walk(
 
 
 def _macrostates(
-    walk: sp.csr_matrix, options: Mapping[str, Any], seed: int
+    walk: sp.csr_matrix, options: Mapping[str, Any], seed: int, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Return memberships, stability of each state, eigenvalues and crispness."""
     wanted = options["states"]["number"]
-    subspace = spectrum.slow_subspace(walk, spectrum.MOST if wanted is None else wanted + 1, seed)
+    subspace = spectrum.slow_subspace(walk, spectrum.MOST if wanted is None else wanted + 1, seed, notes)
     m = subspace.whole(spectrum.count_slow(subspace.values) if wanted is None else wanted)
     if options["solver"] == "cellrank":
         peer.check_size(walk.shape[0], options["max_dense_cells"])
@@ -162,7 +219,8 @@ def _macrostates(
 def _fates(walk: sp.csr_matrix, ends: np.ndarray, time: np.ndarray, solver: str) -> absorption.Fates:
     if solver == "cellrank" and ends.max() > 0:
         found = peer.cellrank_fates(walk, ends)
-        return absorption.Fates(found, "cellrank", float(np.abs(found.sum(axis=1) - 1).max()), 0)
+        error = absorption.judge(np.abs(found.sum(axis=1) - 1))
+        return absorption.Fates(found, "cellrank", error, 0)
     own = "auto" if solver == "cellrank" else solver
     return absorption.fate_probabilities(walk, ends, int(ends.max()) + 1, time, own)
 

@@ -11,13 +11,15 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from histoweft.errors import Faults, nearest
+from histoweft.errors import Faults, HistoweftError, nearest
 
 if TYPE_CHECKING:
     from histoweft.trajectory.cells import Cells
 
 ROOT_SHARE = 0.01
 FEWEST_ROOT_CELLS = 10
+DENSE_CELLS = 4_000
+"""Up to so many cells a matrix of all pairs is held, where an iteration did not converge."""
 
 _STEADY = 0.9994
 """Eigenvalues from here on belong to a component of the graph each; the same constant as scanpy's."""
@@ -49,7 +51,9 @@ class Diffusion:
         return self.vectors * weights
 
 
-def diffuse(connectivities: sp.csr_matrix, n_components: int = 15, seed: int = 0) -> Diffusion:
+def diffuse(
+    connectivities: sp.csr_matrix, n_components: int = 15, seed: int = 0, notes: list[str] | None = None
+) -> Diffusion:
     """Decompose the density-corrected diffusion over a neighbour graph.
 
     Parameters
@@ -60,6 +64,13 @@ def diffuse(connectivities: sp.csr_matrix, n_components: int = 15, seed: int = 0
         Eigenvectors; fewer where there are fewer cells.
     seed
         Of the iteration's start.
+    notes
+        Gains a sentence where the iteration did not converge and all eigenvectors were computed instead.
+
+    Raises
+    ------
+    HistoweftError
+        The iteration does not converge, and there are more than `DENSE_CELLS` cells.
 
     Notes
     -----
@@ -67,7 +78,7 @@ def diffuse(connectivities: sp.csr_matrix, n_components: int = 15, seed: int = 0
     transition matrix. Haghverdi et al. 2016 (Nature Methods 13:845) sum over walks of all lengths; scanpy computes the
     same.
     """
-    from scipy.sparse.linalg import eigsh
+    from scipy.sparse.linalg import ArpackError, eigsh
 
     weights = sp.csr_matrix(connectivities, dtype=np.float64)
     inverse = sp.diags(_inverse(np.asarray(weights.sum(axis=0)).ravel()))
@@ -77,9 +88,29 @@ def diffuse(connectivities: sp.csr_matrix, n_components: int = 15, seed: int = 0
     n = symmetric.shape[0]
     k = min(n_components, n - 2)
     start = np.random.default_rng(seed).standard_normal(n)
-    values, vectors = eigsh(symmetric, k=k, which="LM", v0=start)
+    try:
+        values, vectors = eigsh(symmetric, k=k, which="LM", v0=start)
+    except ArpackError as error:
+        if n > DENSE_CELLS:
+            raise HistoweftError(
+                f"pseudotime: the diffusion over {n:,} cells did not converge. Its neighbour graph falls into many "
+                "groups that hold together by little: raise trajectory.neighbours, or name the groups that belong "
+                "together in trajectory.groups."
+            ) from error
+        values, vectors = _all_eigenvectors(symmetric, k)
+        if notes is not None:
+            notes.append(
+                f"the iteration for the diffusion over {n:,} cells did not converge, so all eigenvectors were computed"
+            )
     order = np.argsort(values)[::-1]
     return Diffusion(values[order], vectors[:, order], connected_components(weights, directed=False)[1])
+
+
+def _all_eigenvectors(symmetric: sp.csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k eigenvalues of largest size, with their vectors, by a dense and exact way."""
+    values, vectors = np.linalg.eigh(symmetric.toarray())
+    largest = np.argsort(-np.abs(values), kind="stable")[:k]
+    return values[largest], vectors[:, largest]
 
 
 def _inverse(values: np.ndarray) -> np.ndarray:

@@ -50,6 +50,7 @@ def facts(cells: Cells, found: Fit, options: Mapping[str, Any]) -> dict[str, Any
         "solver_iterations": found.fates.iterations,
         "eigenvalues": [round(float(value), 4) for value in found.eigenvalues.real],
         "crispness": round(found.crispness, 4),
+        "notes": list(found.notes),
     }
 
 

@@ -336,7 +336,7 @@ def _found_text(sample: str, found: Found) -> str:
 
 
 def _warnings(sample: str, found: Found) -> list[str]:
-    warnings = []
+    warnings = [f"{sample}: {note}." for note in found.facts.get("notes", [])]
     again = stability.summary(found.replicates)
     for one in again[(again["run"] == "subsample") & (again["found"] < 0.5)].itertuples():
         warnings.append(

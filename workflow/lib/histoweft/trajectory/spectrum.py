@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 
 from histoweft.errors import HistoweftError
+
+DENSE_CELLS = 2_000
+"""Up to so many cells all eigenvectors are computed, where an iteration did not converge."""
 
 SLOW = 0.93
 """A state counts where the walk forgets it slower than this eigenvalue: in more than 14 steps."""
@@ -16,6 +20,9 @@ FEWEST, MOST = 4, 20
 _CORNERS = 4_000
 _PAIR = 1e-10
 _INDEPENDENT = 1e-7
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Subspace:
         return m + 1 if first_of_pair else m
 
 
-def slow_subspace(transitions: sp.csr_matrix, k: int, seed: int = 0) -> Subspace:
+def slow_subspace(transitions: sp.csr_matrix, k: int, seed: int = 0, notes: list[str] | None = None) -> Subspace:
     """Find the real invariant subspace of the k eigenvalues of largest real part, by sparse iteration.
 
     Parameters
@@ -51,11 +58,13 @@ def slow_subspace(transitions: sp.csr_matrix, k: int, seed: int = 0) -> Subspace
         Dimensions; one more where a conjugate pair would be torn.
     seed
         Of the iteration's start.
+    notes
+        Gains a sentence where the iteration did not converge and all eigenvectors were computed instead.
 
     Raises
     ------
     HistoweftError
-        The iteration does not converge.
+        The iteration does not converge, and there are more than `DENSE_CELLS` cells.
 
     Notes
     -----
@@ -78,10 +87,18 @@ def slow_subspace(transitions: sp.csr_matrix, k: int, seed: int = 0) -> Subspace
                 transitions.astype(float), k=asked, which="LR", v0=start, ncv=min(n, max(4 * asked, 60)), maxiter=20 * n
             )
         except ArpackError as error:
-            raise HistoweftError(
-                f"macrostates: the eigenvectors of {n:,} cells did not converge ({error}). "
-                "Give connectivity a larger weight in trajectory.kernels."
-            ) from error
+            if n > DENSE_CELLS:
+                raise HistoweftError(
+                    f"macrostates: the slow movements of the walk over {n:,} cells did not converge. Many groups of "
+                    "cells hold the walk alike: give connectivity a larger weight in trajectory.kernels, raise "
+                    "trajectory.neighbours, or name the groups that belong together in trajectory.groups."
+                ) from error
+            values, vectors = np.linalg.eig(transitions.toarray())
+            if notes is not None:
+                notes.append(
+                    f"the iteration for the macrostates of {n:,} cells did not converge, so all eigenvectors were "
+                    "computed"
+                )
     order = np.lexsort((-values.imag, -values.real.round(12)))
     values, vectors = values[order], vectors[:, order]
     columns, kept = [], []
@@ -220,6 +237,9 @@ def memberships(vectors: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
         lambda inner: _roughness(complete(inner, outline)), rotation[1:, 1:].ravel(), method="Nelder-Mead",
         options={"maxiter": 2_000, "adaptive": True, "xatol": 1e-4, "fatol": 1e-4},
     )  # fmt: skip
+    if not found.success:
+        # Every stop gives memberships that are sound, only less crisp than they could be.
+        _log.info("the search for the crispest %d macrostates stopped after %d steps", m, found.nit)
     best = complete(found.x, vectors)
     result = np.clip(vectors @ best, 0, 1)
     return result / result.sum(axis=1, keepdims=True), (m - _roughness(best)) / m
@@ -233,5 +253,11 @@ def macrostates(transitions: sp.csr_matrix, subspace: Subspace, m: int, seed: in
     The coarse walk is (X' D X)^-1 X' D T X with memberships X and equal weights D (Reuter et al. 2018, eq. 10).
     """
     found, crispness = memberships(subspace.vectors[:, :m], seed)
-    coarse = np.linalg.solve(found.T @ found, found.T @ (transitions @ found))
+    between = found.T @ found
+    if not np.linalg.cond(between) < 1 / np.finfo(float).eps:
+        raise HistoweftError(
+            f"macrostates: {m} states cannot be told apart among {len(found):,} cells. Give a smaller "
+            "trajectory.states.number."
+        )
+    coarse = np.linalg.solve(between, found.T @ (transitions @ found))
     return Macrostates(found, coarse, crispness)
