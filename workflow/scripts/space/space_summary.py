@@ -6,6 +6,7 @@ from histoweft.job import run
 def main(job):
     """Write both tables and the findings in words."""
     import json
+    from pathlib import Path
 
     import pandas as pd
 
@@ -18,7 +19,7 @@ def main(job):
     genes.to_csv(job.output.genes, sep="\t", index=False, float_format="%.6g")
     found = in_words(pairs, genes, len(samples))
     for sample, path in zip(samples, job.input.cautions, strict=True):
-        found["warnings"] += [f"{sample}: {text}." for text in json.loads(path.read_text(encoding="utf-8"))]
+        found["warnings"] += [f"{sample}: {text}." for text in json.loads(Path(path).read_text(encoding="utf-8"))]
     job.output.findings.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
