@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,28 @@ class Folder:
             return f"in {self.path}, an empty folder"
         more = f" and {len(names) - limit} more" if len(names) > limit else ""
         return f"in {self.path}: {', '.join(names[:limit])}{more}"
+
+
+def same_name(name: str) -> str:
+    """Return a name as people see it: composed accents, no invisible characters."""
+    return "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) not in ("Cf", "Cc"))
+
+
+def resolve_path(path: str | Path) -> Path:
+    """Return the path that is there under the same visible name (accents composed or not, invisible characters).
+
+    A path that is there is returned as it is, and so is one for which nothing, or more than one name, fits. Callers
+    that get another path back tell it.
+    """
+    path = Path(path)
+    try:
+        if os.path.lexists(path) or path.parent == path:
+            return path
+        parent = resolve_path(path.parent)
+        names = [name for name in os.listdir(parent) if same_name(name) == same_name(path.name)]
+    except (OSError, ValueError):
+        return path
+    return parent / names[0] if len(names) == 1 else parent / path.name
 
 
 def nearest_there(expected: str, names: Iterable[str]) -> str:

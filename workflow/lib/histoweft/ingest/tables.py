@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from histoweft.errors import Faults, InputError
+from histoweft.ingest import diagnose
 from histoweft.ingest.layout import nearest_there
 
 log = logging.getLogger(__name__)
@@ -39,40 +40,25 @@ def attempt(faults: Faults, path: Path, expected: str, hint: str = "") -> Iterat
         faults.extend(error.faults)
     except MemoryError:
         raise
-    except PermissionError:
-        faults.add(str(path), "a file that may not be read", expected, f"Allow reading: chmod u+r {path}")
     except Exception as error:
+        log.info("reading %s: %s: %s", path, type(error).__name__, error)
         log.debug("reading %s", path, exc_info=True)
-        faults.add(str(path), short(error), expected, hint or hint_for(error))
-
-
-def short(error: BaseException) -> str:
-    """Return the first line of an exception's message, for people."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"unreadable content ({text[:160]})"
-
-
-def hint_for(error: BaseException) -> str:
-    """Return what to do about the commonest read errors."""
-    text = f"{type(error).__name__} {error}".lower()
-    if "truncated" in text or "eof" in text or "unexpected end" in text:
-        return "The file is cut short: download or copy it again and compare its size."
-    if "not a gzip" in text or "badgzip" in text:
-        return "The name ends in .gz but the content is not gzipped: rename it, or download it again."
-    if "signature not found" in text or "unable to open file" in text or "unable to synchronously open" in text:
-        return "This is not an HDF5 file: it may be an error page saved under this name. Download it again."
-    return "Download or export the file again."
+        found, remedy = diagnose.explain(path, error)
+        faults.add(str(path), found, expected, remedy or hint)
 
 
 def open_text(path: Path) -> io.TextIOBase:
-    """Open a text file, gzipped or not, by its content (a wrong ``.gz`` suffix is named by `attempt`)."""
+    """Open a text file, gzipped or not, by its content; UTF-8, or UTF-16 where the file begins with its mark."""
     with open(path, "rb") as handle:
         magic = handle.read(2)
-    if magic == b"\x1f\x8b":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
-    if path.name.endswith(".gz"):
+    zipped = magic == b"\x1f\x8b"
+    if path.name.endswith(".gz") and not zipped:
         raise gzip.BadGzipFile(f"Not a gzipped file ({magic!r})")
-    return open(path, encoding="utf-8-sig", errors="replace", newline="")
+    if zipped:
+        with gzip.open(path, "rb") as handle:
+            magic = handle.read(2)
+    encoding = "utf-16" if magic in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return (gzip.open if zipped else open)(path, "rt", encoding=encoding, newline="")
 
 
 def sniff_separator(line: str) -> str:
@@ -109,8 +95,19 @@ def read_json(path: Path) -> dict:
 def decode(values: np.ndarray) -> np.ndarray:
     """Return an array of str from HDF5 strings of either kind."""
     if getattr(values, "dtype", None) is not None and values.dtype.kind == "S":
-        return np.char.decode(values, "utf-8", "replace").astype(object)
-    return np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values], object)
+        return np.char.decode(values, "utf-8").astype(object)
+    return np.array([v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values], object)
+
+
+@contextmanager
+def open_h5(path: Path) -> Iterator:
+    """Open an HDF5 file for reading; one whose values are kept in a file that is missing would be read as zeros."""
+    import h5py
+
+    with h5py.File(path, "r") as handle:
+        if found := diagnose.hdf5_faults(handle, read=False):
+            stop(path, found[0], "a file that holds its values, in a compression that can be read", found[1])
+        yield handle
 
 
 def read_10x_h5(path: Path) -> dict:
@@ -129,7 +126,7 @@ def read_10x_h5(path: Path) -> dict:
     # not scanpy.read_10x_h5: importing scanpy costs 6 s a sample, and it drops library_ids
     import h5py
 
-    with h5py.File(path, "r") as handle:
+    with open_h5(path) as handle:
         if "matrix" in handle:
             group = handle["matrix"]
             features = group["features"] if "features" in group else None
@@ -287,6 +284,33 @@ def require_columns(frame: pd.DataFrame, wanted: list[str], path: Path, hint: st
                 nearest_there(name, [str(c) for c in frame.columns if c not in wanted]) or hint,
             )
     faults.raise_if_any()
+
+
+TRUE, FALSE = {"true", "t", "yes", "y", "1", "1.0"}, {"false", "f", "no", "n", "0", "0.0"}
+
+
+def booleans(values: pd.Series, where: str, faults: Faults) -> np.ndarray:
+    """Return a column of yes and no as bool, however it is written: words in any case, 1 and 0, 1.0 and 0.0.
+
+    Anything else, a missing value too, is a fault naming its row; it is then False in what is returned.
+
+    Parameters
+    ----------
+    where
+        The file; rows are named by the index of `values` (line numbers, where it holds integers).
+    """
+    if values.dtype.kind == "b" and values.dtype.name == "bool":
+        return values.to_numpy()
+    text = values.astype(object).map(lambda v: str(v).strip().casefold())
+    yes = text.isin(TRUE).to_numpy()
+    wrong = np.flatnonzero(~(yes | text.isin(FALSE).to_numpy()))
+    if len(wrong):
+        row = "line" if values.index.dtype.kind == "i" else "row"
+        more = f", and {len(wrong) - 1} more rows" if len(wrong) > 1 else ""
+        found = ("nothing" if pd.isna(values.iloc[wrong[0]]) else repr(values.iloc[wrong[0]])) + more
+        place = f"{where}, {row} {values.index[wrong[0]]}, column {values.name}"
+        faults.add(place, found, "true or false (also yes and no, 1 and 0)")
+    return yes
 
 
 def numeric_columns(frame: pd.DataFrame, columns: list[str], path: Path) -> pd.DataFrame:

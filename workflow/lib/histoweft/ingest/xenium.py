@@ -11,10 +11,6 @@ from histoweft.ingest.section import NAN, Discovery, Notes, RawSection, SampleIn
 
 MATRIX = re.compile(r"cell_feature_matrix\.h5$", re.I)
 CELLS = re.compile(r"cells\.(?:parquet|csv|csv\.gz)$", re.I)
-# matrices written without feature types: what is no gene is known by its name
-CONTROL = re.compile(
-    r"^(?:NegControl|BLANK_|Blank-|antisense_|UnassignedCodeword|DeprecatedCodeword|Intergenic_Region)"
-)
 
 
 def discover(path: Path, image: str | Path = "", where: str = "", **options) -> Discovery:
@@ -67,7 +63,7 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
     import numpy as np
     import pandas as pd
 
-    from histoweft.ingest import tables
+    from histoweft.ingest import features, tables
 
     matrix = tables.read_matrix(found.roles, faults)
     cells = None
@@ -88,9 +84,7 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
             positions[f"{name}_um2"] = pd.to_numeric(cells[name], errors="coerce").to_numpy(float)
     if "cell_area_um2" in positions:  # the disc of the median cell's area: only how large a cell is drawn
         diameter = float(2 * np.sqrt(np.nanmedian(positions["cell_area_um2"]) / np.pi))
-    if matrix["feature_types"] is None:
-        control = [bool(CONTROL.match(str(name))) for name in matrix["gene_names"]]
-        matrix["feature_types"] = np.where(control, "Control", "Gene Expression").astype(object)
+    matrix["feature_types"] = features.feature_types(matrix["gene_names"], matrix["gene_ids"], matrix["feature_types"])
     return RawSection(
         **matrix,
         positions=positions,
