@@ -157,7 +157,7 @@ def _encoding(path: Path, head: bytes, raised: UnicodeDecodeError) -> tuple[str,
     kind = describe(head)
     if kind == "an HDF5 file":
         return f"a text that is not UTF-8 ({bytes(raised.object[:60]).decode('latin-1')!r} in Latin-1)", ""
-    if kind != "plain text" and not path.name.endswith(".gz"):
+    if kind not in ("plain text", "gzip-compressed data"):
         return kind, ""
     for number, line in enumerate(_lines(path), 1):
         try:
@@ -169,7 +169,7 @@ def _encoding(path: Path, head: bytes, raised: UnicodeDecodeError) -> tuple[str,
                 rest = re.split(r"[\t,;\s\"]", line[error.start :].decode("cp1252"))[0]
             except UnicodeDecodeError:
                 return found, ""
-            unzip = f"zcat {path.name} | " if path.name.endswith(".gz") else ""
+            unzip = f"zcat {path.name} | " if kind != "plain text" else ""
             convert = f"{unzip}iconv -f WINDOWS-1252 -t UTF-8{'' if unzip else f' {path.name}'} > utf8.txt"
             return found, f"In Latin-1 (Windows-1252) it says {word + rest!r}. Convert it: {convert}"
     return "text in UTF-16 that is cut short", AGAIN

@@ -49,7 +49,7 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
     if path.suffix.lower() in (".h5ad", ".loom"):
         return h5ad.read(sample, found, faults, notes, spatial=False)
     if not TABLE.search(path.name):
-        matrix = tables.read_matrix(found.roles, faults)
+        matrix = tables.read_matrix(found.roles, faults, notes)
         return None if matrix is None else RawSection(**matrix, counts_where=str(path))
     with tables.attempt(faults, path, "a table of counts, genes x cells"):
         counts, genes, cells = tables.read_dense_counts(path, "genes x cells")

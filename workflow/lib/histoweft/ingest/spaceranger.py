@@ -221,7 +221,7 @@ def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -
     """Read what Visium and Visium HD share; None when a part could not be read."""
     from histoweft.ingest import tables
 
-    matrix = tables.read_matrix(found.roles, faults)
+    matrix = tables.read_matrix(found.roles, faults, notes)
     positions = None
     with tables.attempt(faults, found.roles["positions"], f"six columns: {', '.join(COLUMNS)}"):
         positions = read_positions(found.roles["positions"])

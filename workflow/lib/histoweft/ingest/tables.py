@@ -17,6 +17,7 @@ from scipy import sparse
 from histoweft.errors import Faults, InputError
 from histoweft.ingest import diagnose
 from histoweft.ingest.layout import nearest_there
+from histoweft.ingest.section import Notes
 
 log = logging.getLogger(__name__)
 
@@ -193,49 +194,23 @@ def check_shape(path: Path, counts, barcodes, genes) -> None:
         stop(path, f"an empty matrix ({counts.shape[1]} genes x {counts.shape[0]} barcodes)", "at least one of each")
 
 
-def read_mtx_trio(matrix: Path, barcodes: Path, features: Path, faults: Faults) -> dict | None:
-    """Read a Matrix Market matrix with its barcodes and features (version 2 or 3 of the 10x layout).
-
-    Returns the same dict as `read_10x_h5`; None when a part could not be read (its faults are collected).
-    """
-    # not scanpy.read_10x_mtx: it insists on exact file names, and importing scanpy costs 6 s
-    from scipy.io import mmread
-
-    counts = names = cells = None
-    with attempt(faults, matrix, "a Matrix Market file (genes x barcodes)"):
-        with open_text(matrix) as handle:  # names the wrong .gz before scipy sees it
-            if not handle.readline().startswith("%%MatrixMarket"):
-                stop(matrix, "no %%MatrixMarket line", "a Matrix Market file (genes x barcodes)")
-        counts = sparse.csr_matrix(mmread(matrix).T)
-    with attempt(faults, barcodes, "one barcode a line"):
-        cells = read_table(barcodes, header=None, sep="\t", dtype=str, keep_default_na=False)[0].to_numpy(object)
-    with attempt(faults, features, "gene id, gene name and feature type, tab-separated"):
-        names = read_table(features, header=None, sep="\t", dtype=str, keep_default_na=False)
-    if counts is None or names is None or cells is None:
-        return None
-    with attempt(faults, matrix, "a matrix that fits its names"):
-        ids = names[0].to_numpy(object)
-        check_shape(matrix, counts, cells, ids)
-        counts.sort_indices()
-        return {
-            "counts": counts,
-            "barcodes": cells,
-            "gene_ids": ids,
-            "gene_names": names[1].to_numpy(object) if names.shape[1] > 1 else ids,
-            "feature_types": names[2].to_numpy(object) if names.shape[1] > 2 else None,
-            "genomes": None,
-            "library_ids": [],
-        }
-    return None
-
-
-def read_matrix(roles: dict[str, Path], faults: Faults) -> dict | None:
+def read_matrix(roles: dict[str, Path], faults: Faults, notes: Notes) -> dict | None:
     """Read the matrix that discovery found, h5 or trio; None with faults noted when it cannot be read."""
+    from histoweft.ingest import features, mtx
+
+    path, found = roles["matrix"], None
     if "barcodes" in roles:
-        return read_mtx_trio(roles["matrix"], roles["barcodes"], roles["features"], faults)
-    with attempt(faults, roles["matrix"], EMPTY_H5):
-        return read_10x_h5(roles["matrix"])
-    return None
+        found = mtx.read(path, roles["barcodes"], roles["features"], faults, notes)
+    else:
+        with attempt(faults, path, EMPTY_H5):
+            found = read_10x_h5(path)
+            named = mtx.gene_names(found["gene_ids"], found["gene_names"], path, notes)
+            found["gene_ids"], found["gene_names"] = named
+    if found is not None:
+        kinds = features.feature_types(found["gene_names"], found["gene_ids"], found["feature_types"])
+        stated = found["feature_types"] is not None
+        found["feature_types"] = kinds if stated or features.CONTROL_TYPE in kinds else None
+    return found
 
 
 def read_dense_counts(path: Path, what: str) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:

@@ -63,9 +63,9 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
     import numpy as np
     import pandas as pd
 
-    from histoweft.ingest import features, tables
+    from histoweft.ingest import tables
 
-    matrix = tables.read_matrix(found.roles, faults)
+    matrix = tables.read_matrix(found.roles, faults, notes)
     cells = None
     path = found.roles["cells"]
     with tables.attempt(faults, path, "a table with cell_id, x_centroid, y_centroid"):
@@ -84,7 +84,6 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
             positions[f"{name}_um2"] = pd.to_numeric(cells[name], errors="coerce").to_numpy(float)
     if "cell_area_um2" in positions:  # the disc of the median cell's area: only how large a cell is drawn
         diameter = float(2 * np.sqrt(np.nanmedian(positions["cell_area_um2"]) / np.pi))
-    matrix["feature_types"] = features.feature_types(matrix["gene_names"], matrix["gene_ids"], matrix["feature_types"])
     return RawSection(
         **matrix,
         positions=positions,
