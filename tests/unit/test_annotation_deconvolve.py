@@ -389,7 +389,7 @@ def written(case, tmp_path_factory):
     )
 
 
-READING = {"min_genes": 50, "orthologs": "", "min_cells": 10, "cells_per_type": 5_000}
+READING = {"min_genes": 50, "orthologs": "", "same_species": False, "min_cells": 10, "cells_per_type": 5_000}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """The reference: read by the ingest stage, genes shared with the samples, cells and types chosen, folds."""
 
+import gzip
+
 import anndata
 import annotation_cases as cases
 import numpy as np
@@ -13,6 +15,7 @@ from histoweft.errors import InputError
 from histoweft.ingest import reference as ingest
 from histoweft.ingest.readers import write_counts
 from histoweft.io import CountsFile
+from histoweft.species import Species
 from histoweft.study import Study
 
 
@@ -160,15 +163,81 @@ def test_a_name_that_stands_twice_in_one_way_of_matching_is_left_out():
     assert list(shared.names) == ["B", "C", "D"]
 
 
-def test_orthologs_translate_the_reference(tmp_path):
-    path = tmp_path / "orthologs.tsv"
-    path.write_text("mouse\thuman\nTrp53\tTP53\nMki67\tMKI67\nTwin\tONE\nTwin\tTWO\n")
-    table = genes.read_orthologs(path)
-    assert table == {"Trp53": "TP53", "Mki67": "MKI67"}
-    own, samples = tables(["Trp53", "Other", "Mki67"], ["MKI67", "TP53", "ACTB"])
+ORTHOLOGS = "Trp53\tTP53\nMki67\tMKI67\nTwin\tONE\nTwin\tTWO\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mouse\thuman\n" + ORTHOLOGS,
+        ORTHOLOGS,
+        "human\tmouse\n" + "".join("\t".join(line.split("\t")[::-1]) + "\n" for line in ORTHOLOGS.splitlines()),
+        "n\tmouse\tid\thuman\n"
+        + "".join("1\t{}\tx\t{}\n".format(*line.split("\t")) for line in ORTHOLOGS.splitlines()),
+    ],
+)
+@pytest.mark.parametrize("name", ["orthologs.tsv", "orthologs.csv.gz"])
+def test_orthologs_translate_the_reference(tmp_path, text, name):
+    path = tmp_path / name
+    with (gzip.open if name.endswith("gz") else open)(path, "wt") as file:
+        file.write(text.replace("\t", ",") if ".csv" in name else text)
+    own, samples = tables(["Trp53", "Other", "Mki67", "Twin"], ["MKI67", "TP53", "ACTB", "ONE"])
+    table, notes = genes.read_orthologs(path, own, samples.values())
+    assert {name: table.get(name) for name in own.index} == {
+        "Trp53": "TP53", "Other": None, "Mki67": "MKI67", "Twin": None,
+    }  # fmt: skip
+    assert notes[0].startswith("2 of ")
     shared = genes.match_genes(own, samples, 2, table)
     assert list(shared.names) == ["Trp53", "Mki67"]
     assert list(shared.samples["s1"]) == [1, 0]
+
+
+def test_orthologs_of_other_genes_are_refused(tmp_path):
+    path = tmp_path / "orthologs.tsv"
+    path.write_text("A\tB\nC\tD\n")
+    own, samples = tables(["Trp53"], ["TP53"])
+    with pytest.raises(InputError, match=r"no gene of the reference in it.*\n.*no gene of the samples in it"):
+        genes.read_orthologs(path, own, samples.values())
+
+
+LETTERS = [f"{a}{b}{c}" for a in "ABC" for b in "DEF" for c in "GHI"]
+HUMAN, MOUSE = Species("human", True), Species("mouse", True)
+WANTED = {"min_genes": 10, "orthologs": "", "same_species": False}
+
+
+def of(names, species):
+    return genes.Genes(pd.DataFrame(index=list(names)), species)
+
+
+def test_species_that_differ_are_refused_with_both_ways_out():
+    mouse = of([name.title() for name in LETTERS], MOUSE)
+    samples = {"a": of(LETTERS, HUMAN), "b": of(LETTERS, Species("human"))}
+    with pytest.raises(
+        InputError, match=r"(?s)2 faults.*'a'.*mouse \(by how.*human.*orthologs.*same_species: true.*'b'"
+    ):
+        genes.share_genes(mouse, samples, WANTED)
+    shared = genes.share_genes(mouse, samples, WANTED | {"same_species": True})
+    assert len(shared.names) == 27
+    assert "27 of the reference's 27 genes are found in every sample, matched by symbol in any case" in shared.told
+    assert "the reference looks like mouse" in shared.cautions[0]
+
+
+def test_a_species_not_known_is_a_caution_where_case_is_ignored():
+    lower = of([name.lower() for name in LETTERS], Species(""))
+    shared = genes.share_genes(of(LETTERS, HUMAN), {"s": lower}, WANTED)
+    assert "species of s is not known" in shared.cautions[0]
+    assert "unknown species" in shared.told
+    assert genes.share_genes(of(LETTERS, HUMAN), {"s": of(LETTERS, Species(""))}, WANTED).cautions == ()
+
+
+def test_orthologs_allow_two_species(tmp_path):
+    path = tmp_path / "orthologs.csv"
+    path.write_text("human,mouse\n" + "".join(f"{name},X{name.lower()}\n" for name in LETTERS))
+    mouse = of([f"X{name.lower()}" for name in LETTERS], MOUSE)
+    shared = genes.share_genes(mouse, {"s": of(LETTERS, HUMAN)}, WANTED | {"orthologs": str(path)})
+    assert shared.by == "ortholog table"
+    assert shared.samples["s"].tolist() == list(range(27))
+    assert shared.cautions == ()
 
 
 def test_too_few_shared_genes_name_the_sample_and_the_numbers():

@@ -100,7 +100,7 @@ if SUBMISSIONS["annotation"]:
         params:
             study=study.name,
             samples=list(study.samples),
-            annotation={name: ANNOTATION[name] for name in ("alpha", "min_genes", "orthologs")},
+            annotation={name: ANNOTATION[name] for name in ("alpha", "min_genes", "orthologs", "same_species")},
             options=submitted("annotation", "options"),
             seed=study.config["seed"],
             library=library("submissions/submit_annotation"),

@@ -13,7 +13,9 @@ FIT_OPTIONS = {
     if name not in (*REFERENCE, "reference", "model", "compare", "query_map", "deconvolve", "deconvolution")
     or name == "spatial"
 }
-DECONVOLUTION_READING = {name: ANNOTATION[name] for name in ("min_genes", "orthologs", "min_cells", "cells_per_type")}
+DECONVOLUTION_READING = {
+    name: ANNOTATION[name] for name in ("min_genes", "orthologs", "same_species", "min_cells", "cells_per_type")
+}
 
 
 def annotation_tables(*options):

@@ -15,7 +15,8 @@ def main(job):
 
     sample, params = job.wildcards.sample, job.params
     inputs = read_inputs(job.input.reference, job.input.filtered, sample, params.reading, params.seed)
-    for note in inputs.notes:
+    job.log.info("%s", inputs.matched)
+    for note in (*inputs.notes, *inputs.cautions):
         job.log.warning("%s", note)
     result = deconvolve_sample(
         inputs, params.options, study=params.study, sample=sample, platform=params.platform, seed=params.seed

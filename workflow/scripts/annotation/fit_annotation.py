@@ -13,7 +13,7 @@ def main(job):
     genes = fitting.shared_genes(
         job.input.reference, dict(zip(job.params.samples, job.input.filtered, strict=True)), options
     )
-    job.log.info("%d genes are shared, matched by %s", len(genes.names), genes.by)
+    job.log.info("%s", genes.told)
     cells = fitting.load_reference(job.input.reference, genes, options, seed, job.params.source)
     for note in cells.notes:
         job.log.warning("%s", note)

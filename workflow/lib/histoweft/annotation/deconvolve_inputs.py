@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.annotation.genes import match_genes, read_orthologs
+from histoweft.annotation.genes import Genes, share_genes
 from histoweft.annotation.reference import choose_cells
 from histoweft.io import CountsFile
 
@@ -39,6 +39,10 @@ class Inputs:
         Names, as the reference calls them.
     notes
         What was left out, in words.
+    matched
+        How genes were matched: a sentence.
+    cautions
+        What to check in that.
     """
 
     spots: sp.csr_matrix
@@ -49,6 +53,8 @@ class Inputs:
     groups: np.ndarray | None
     genes: np.ndarray
     notes: list[str] = field(default_factory=list)
+    matched: str = ""
+    cautions: list[str] = field(default_factory=list)
 
 
 def read_inputs(
@@ -65,7 +71,7 @@ def read_inputs(
     sample
         Its name, for messages.
     options
-        ``min_genes``, ``orthologs``, ``min_cells``, ``cells_per_type`` of the annotation.
+        ``min_genes``, ``orthologs``, ``same_species``, ``min_cells``, ``cells_per_type`` of the annotation.
     seed
         Of the draw of cells from large types.
 
@@ -79,9 +85,8 @@ def read_inputs(
     Mitochondrial genes are left out: their share tells damage and dissociation, which differ between cells and tissue
     whatever the types. Other samples do not matter here, so a small panel elsewhere costs this sample no gene.
     """
-    orthologs = read_orthologs(options["orthologs"]) if options["orthologs"] else None
     with CountsFile(reference) as cells, CountsFile(filtered) as spots:
-        shared = match_genes(cells.var(), {sample: spots.var()}, options["min_genes"], orthologs)
+        shared = share_genes(Genes.of(cells), {sample: Genes.of(spots)}, options)
         nuclear = ~pd.Index(shared.names.astype(str)).str.contains(_MITOCHONDRIAL, case=False)
         own, others = shared.reference[nuclear], shared.samples[sample][nuclear]
         obs = cells.obs()
@@ -95,7 +100,10 @@ def read_inputs(
     types = sorted(set(labels))
     groups = obs["batch"].astype(str).to_numpy() if "batch" in obs else None
     genes = shared.names[nuclear].astype(str)
-    return Inputs(tissue, barcodes, known, np.searchsorted(types, labels), types, groups, genes, notes)
+    return Inputs(
+        tissue, barcodes, known, np.searchsorted(types, labels), types, groups, genes, notes,
+        shared.told, list(shared.cautions),
+    )  # fmt: skip
 
 
 def _read(counts: CountsFile, columns: np.ndarray, keep: np.ndarray) -> sp.csr_matrix:

@@ -115,6 +115,7 @@ def deconvolve_sample(
         "informative_genes": len(model.genes), "platform_log_sd": model.noise.platform.log_sd,
         "interval_scale": scale, "misfit_threshold": threshold, "missing_type": int(table["missing_type"].sum()),
         "without_counts": int((totals == 0).sum()), "notes": inputs.notes,
+        "matched": inputs.matched, "cautions": inputs.cautions,
     }  # fmt: skip
     return Result(table, rows, facts)
 

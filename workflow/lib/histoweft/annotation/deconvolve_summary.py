@@ -60,7 +60,11 @@ def verdict(metrics: pd.DataFrame, facts: Mapping[str, Mapping[str, Any]], share
     used = pd.Series({sample: fact["method"] for sample, fact in facts.items()})
     default = used.mode().iloc[0]
     texts = [_against_floor(metrics, len(facts)), _doubt(metrics, default), _missing(metrics, shares)]
-    return {"texts": [text for text in texts if text], "warnings": _warnings(metrics, used, shares), "default": default}
+    warnings = _warnings(metrics, used, shares)
+    for sample, fact in facts.items():
+        texts.append(f"{sample}: {fact['matched']}" if fact.get("matched") else "")
+        warnings += [f"{sample}: {caution}." for caution in fact.get("cautions", [])]
+    return {"texts": [text for text in texts if text], "warnings": warnings, "default": default}
 
 
 def _mean(metrics: pd.DataFrame, metric: str, method: str, column: str = "value", panel: str = "") -> float:

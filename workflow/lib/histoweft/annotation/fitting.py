@@ -16,7 +16,7 @@ import pandas as pd
 from histoweft.annotation import embedding, evaluate, explain, gene_sets, heldout, reference
 from histoweft.annotation.annotator import Annotator, calibrate_on
 from histoweft.annotation.folds import plan_folds
-from histoweft.annotation.genes import SharedGenes, match_genes, read_orthologs
+from histoweft.annotation.genes import Genes, SharedGenes, share_genes
 from histoweft.annotation.heldout import HeldOut
 from histoweft.annotation.models import Options
 from histoweft.annotation.names import REFERENCE_NAME, TRANSFORMER
@@ -61,13 +61,11 @@ def shared_genes(
         The config's section ``annotation``.
     """
 
-    def genes(path: str | os.PathLike) -> pd.DataFrame:
+    def genes(path: str | os.PathLike) -> Genes:
         with CountsFile(path) as counts:
-            return counts.var()
+            return Genes.of(counts)
 
-    orthologs = read_orthologs(options["orthologs"]) if options["orthologs"] else None
-    tables = {sample: genes(path) for sample, path in samples.items()}
-    return match_genes(genes(reference_path), tables, options["min_genes"], orthologs)
+    return share_genes(genes(reference_path), {sample: genes(path) for sample, path in samples.items()}, options)
 
 
 def load_reference(
@@ -86,6 +84,7 @@ def load_reference(
     """
     limits = {name: options[name] for name in ("min_cells", "cells_per_type")}
     found = reference.read_reference(path, genes.reference, seed=seed, **limits)
+    found = replace(found, matched=genes.told, notes=[*genes.cautions, *found.notes])
     if not options["embedding"]:
         return found
     return replace(found, embedding=load_embedding(options["embedding"], REFERENCE_NAME, source, found.barcodes))
@@ -157,7 +156,8 @@ def fit(
     explanations, recovered = explain.explain(fitted, cells, markers)
     facts = {
         "seconds": time.perf_counter() - start, "seconds_per_fold": found.seconds, "peak_mb": evaluate.peak_memory(),
-        "genes": len(cells.genes), "recovered": recovered, "notes": cells.notes, "device": device,
+        "genes": len(cells.genes), "recovered": recovered, "notes": cells.notes,
+        "matched": cells.matched, "device": device,
     }  # fmt: skip
     held_out = heldout.collect(cells, plan, method, found, facts, left_out.iloc[:0] if floor else left_out)
     annotator = Annotator(method, cells.types, cells.genes, columns, fitted, calibration)

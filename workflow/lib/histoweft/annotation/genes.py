@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from histoweft import normalise
-from histoweft.errors import InputError
+from histoweft.errors import Faults, InputError
 from histoweft.io import CountsFile
+from histoweft.species import Species, species_of
+
+_SEPARATED = "A .tsv is separated by tabs, a .csv by commas."
+ANY_CASE = "symbol in any case"
 
 TARGET_SUM = 10_000
 """Counts that each cell's shared genes are scaled to before log(1 + x)."""
+
+
+@dataclass(frozen=True)
+class Genes:
+    """The genes of one file.
+
+    Attributes
+    ----------
+    table
+        Index: symbols; ``gene_id`` where known.
+    species
+        As far as the file tells.
+    """
+
+    table: pd.DataFrame
+    species: Species
+
+    @classmethod
+    def of(cls, counts: CountsFile) -> Genes:
+        """Return the genes of an open file of counts."""
+        return cls(counts.var(), species_of(counts))
 
 
 @dataclass(frozen=True)
@@ -33,12 +59,84 @@ class SharedGenes:
         Column of each gene in the reference, (genes,).
     samples
         Sample to the column of each gene in it, (genes,).
+    told
+        How many genes were matched, by what, and of which species: a sentence.
+    cautions
+        What a reader should check, without a full stop.
     """
 
     names: np.ndarray
     by: str
     reference: np.ndarray
     samples: dict[str, np.ndarray]
+    told: str = ""
+    cautions: tuple[str, ...] = ()
+
+
+def share_genes(reference: Genes, samples: Mapping[str, Genes], options: Mapping[str, Any]) -> SharedGenes:
+    """Match the genes of the reference and the samples, and say how.
+
+    Parameters
+    ----------
+    reference, samples
+        Their genes.
+    options
+        ``min_genes``, ``orthologs`` and ``same_species`` of the config's section ``annotation``.
+
+    Raises
+    ------
+    InputError
+        Species differ and no orthologs are given, or too few genes are shared.
+    """
+    tables = {name: one.table for name, one in samples.items()}
+    orthologs, cautions = None, []
+    if options["orthologs"]:
+        orthologs, notes = read_orthologs(options["orthologs"], reference.table, tables.values())
+        cautions += notes
+    elif not options.get("same_species"):
+        _check_species(reference.species, {name: one.species for name, one in samples.items()})
+    shared = match_genes(reference.table, tables, options["min_genes"], orthologs)
+    kinds = sorted({str(one.species) for one in samples.values()})
+    told = (
+        f"{len(shared.names):,} of the reference's {len(reference.table):,} genes are found in "
+        f"{'every sample' if len(samples) > 1 else next(iter(samples))}, matched by {shared.by} (reference: "
+        f"{reference.species}; {'samples' if len(samples) > 1 else 'sample'}: {', '.join(kinds)})."
+    )
+    if shared.by == ANY_CASE:
+        cautions += _doubt_of_case(reference.species, {name: one.species for name, one in samples.items()})
+    return replace(shared, told=told, cautions=tuple(cautions))
+
+
+def _check_species(own: Species, others: Mapping[str, Species]) -> None:
+    """Refuse samples of another species than the reference."""
+    faults = Faults()
+    for sample, species in others.items():
+        if own.contradicts(species):
+            faults.add(
+                f"species of the reference and of sample {sample!r}",
+                f"a reference of {own} and a sample of {species}",
+                "one species, or a table of orthologs",
+                "Give annotation.orthologs, a table of the genes of both species. If both are of one species and only "
+                "write their genes differently, set annotation.same_species: true.",
+            )
+    faults.raise_if_any()
+
+
+def _doubt_of_case(own: Species, others: Mapping[str, Species]) -> list[str]:
+    """Say where matching symbols in any case may have joined genes of two species."""
+    unlike = [name for name, one in others.items() if own.contradicts(one)]
+    if unlike:
+        return [
+            f"genes are matched by symbol in any case, as annotation.same_species asks, though the reference looks "
+            f"like {own} and {', '.join(unlike)} like {others[unlike[0]]}"
+        ]
+    unknown = [name for name, one in {"the reference": own, **others}.items() if not one.name]
+    if unknown:
+        return [
+            f"genes are matched by symbol in any case, and the species of {', '.join(unknown)} is not known: make sure "
+            "that the reference and the samples are of one species"
+        ]
+    return []
 
 
 def match_genes(
@@ -99,7 +197,7 @@ def _ways(reference: pd.DataFrame, samples: Mapping[str, pd.DataFrame], ortholog
         }
     ways = {
         "symbol": (own, symbols),
-        "symbol in any case": (own.str.casefold(), {name: key.str.casefold() for name, key in symbols.items()}),
+        ANY_CASE: (own.str.casefold(), {name: key.str.casefold() for name, key in symbols.items()}),
     }
     if all("gene_id" in table for table in (reference, *samples.values())):
         ids = {name: pd.Index(table["gene_id"].astype(str)) for name, table in samples.items()}
@@ -136,17 +234,66 @@ def _check_number(n: int, reference: pd.DataFrame, samples: Mapping[str, pd.Data
     )
 
 
-def read_orthologs(path: str | os.PathLike) -> dict[str, str]:
-    """Read a table of two columns: gene of the reference, gene of the samples. A gene named twice is left out.
+def read_orthologs(
+    path: str | os.PathLike, reference: pd.DataFrame, samples: Iterable[pd.DataFrame]
+) -> tuple[dict[str, str], list[str]]:
+    """Read which gene of the reference is which gene of the samples.
+
+    Parameters
+    ----------
+    path
+        Table of genes of two species, separated by tabs (``.csv``: commas), also compressed. Of several columns, those
+        are taken that hold most of the reference's and of the samples' names or identifiers; of equals, the first is
+        the reference's and the second the samples'. A header is not needed.
+    reference, samples
+        Their tables of genes.
+
+    Returns
+    -------
+    orthologs
+        Gene of the reference to gene of the samples. A gene with several partners is left out, and all of these.
+    notes
+        Which columns were taken and how many pairs were left out, without a full stop.
 
     Raises
     ------
     InputError
-        The file cannot be read or has another number of columns.
+        The file cannot be read, has fewer than two columns, or names no gene of one side.
     """
-    table = read_pairs(path, "gene of the reference, gene of the samples")
-    once = ~table.iloc[:, 0].duplicated(keep=False) & ~table.iloc[:, 1].duplicated(keep=False)
-    return dict(zip(table.iloc[:, 0][once], table.iloc[:, 1][once], strict=True))
+    table = _read_table(path, "gene of the reference, gene of the samples", header=None)
+    if table.shape[1] < 2:
+        raise InputError.one(path, "1 column", "two columns: genes of the reference, genes of the samples", _SEPARATED)
+    own, other = _names_of([reference]), _names_of(samples)
+    in_own, in_other = (table.isin(names).sum() for names in (own, other))
+    # Both at once: two species often share a few names, which alone would draw both choices to one column.
+    sums = {(a, b): in_own[a] + in_other[b] for a in table.columns for b in table.columns if a != b}
+    from_, to = max(sums, key=sums.get)
+    faults = Faults()
+    for column, found, whose in ((from_, in_own[from_], "the reference"), (to, in_other[to], "the samples")):
+        if not found:
+            shown = ", ".join(table[column].head(3))
+            hint = f"Each line names a gene of the reference's species and one of the samples'; see {path}."
+            faults.add("annotation.orthologs", f"no gene of {whose} in it (it has {shown})", f"genes of {whose}", hint)
+    faults.raise_if_any()
+    pairs = table[(table[from_] != "") & (table[to] != "")][[from_, to]].drop_duplicates()
+    once = ~pairs[from_].duplicated(keep=False) & ~pairs[to].duplicated(keep=False)
+    notes = []
+    if (~once).any():
+        notes.append(
+            f"{int((~once).sum()):,} of {len(pairs):,} pairs of annotation.orthologs are left out: one of their genes "
+            "has several partners"
+        )
+    return dict(zip(pairs[from_][once], pairs[to][once], strict=True)), notes
+
+
+def _names_of(tables: Iterable[pd.DataFrame]) -> set[str]:
+    """Return the symbols and identifiers of genes."""
+    names: set[str] = set()
+    for table in tables:
+        names |= set(table.index.astype(str))
+        if "gene_id" in table:
+            names |= set(table["gene_id"].astype(str))
+    return names
 
 
 def read_pairs(path: str | os.PathLike, columns: str) -> pd.DataFrame:
@@ -164,14 +311,20 @@ def read_pairs(path: str | os.PathLike, columns: str) -> pd.DataFrame:
     InputError
         It cannot be read, or has fewer or more columns.
     """
-    try:
-        separator = "," if Path(path).suffix == ".csv" else "\t"
-        table = pd.read_csv(path, sep=separator, dtype=str, comment="#", keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError.one(path, error, f"a table with a header and two columns: {columns}") from error
+    table = _read_table(path, columns)
     if table.shape[1] != 2:
         found = f"{table.shape[1]} columns ({', '.join(map(str, table.columns[:5]))})"
-        raise InputError.one(path, found, f"two columns: {columns}", "A .tsv is separated by tabs, a .csv by commas.")
+        raise InputError.one(path, found, f"two columns: {columns}", _SEPARATED)
+    return table
+
+
+def _read_table(path: str | os.PathLike, columns: str, header: int | None = 0) -> pd.DataFrame:
+    """Read a table of text, compressed or not, without the spaces around values."""
+    try:
+        separator = "," if ".csv" in Path(path).suffixes else "\t"
+        table = pd.read_csv(path, sep=separator, dtype=str, comment="#", keep_default_na=False, header=header)
+    except (OSError, ValueError) as error:
+        raise InputError.one(path, error, f"a table with a header and two columns: {columns}") from error
     return table.apply(lambda column: column.str.strip())
 
 

@@ -38,6 +38,8 @@ class Reference:
         Positions, cells x 2; None without.
     notes
         What was left out, in words.
+    matched
+        How its genes were matched with the samples': a sentence.
     """
 
     barcodes: np.ndarray
@@ -49,6 +51,7 @@ class Reference:
     embedding: np.ndarray | None = None
     xy: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
+    matched: str = ""
 
     def __len__(self) -> int:
         return len(self.codes)

@@ -157,7 +157,8 @@ def summarise(
     texts = [
         _choice_text(asked, default, scores, by_method),
         _doubt_text(scores[default], default, alpha),
-        *coarse, *left_out, *truths, *_sample_texts(samples, default),
+        *coarse, *left_out, *truths,
+        *filter(None, [by_method[LOGISTIC].facts.get("matched", "")]), *_sample_texts(samples, default),
     ]  # fmt: skip
     warnings = [f"Reference: {note}." for note in by_method[LOGISTIC].facts.get("notes", [])]
     warnings += _told_once(samples)

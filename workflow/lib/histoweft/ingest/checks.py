@@ -11,10 +11,8 @@ from scipy import sparse
 
 from histoweft.errors import Faults
 from histoweft.ingest.section import NAN, Notes
+from histoweft.species import ENSEMBL, guess_species
 
-ENSEMBL = re.compile(r"^ENS(?P<species>[A-Z]{0,4})G\d{11}(?P<version>\.\d+)?(?P<rest>_PAR_Y)?$")
-SPECIES = {"": "human", "MUS": "mouse", "RNO": "rat", "DAR": "zebrafish"}
-GENOMES = {"grch": "human", "hg": "human", "grcm": "mouse", "mm": "mouse", "rnor": "rat", "mratbn": "rat"}
 EXCEL_DATE = re.compile(r"^\d{1,2}-(Mar|Sep|Dec|Sept)$|^(Mar|Sep|Dec|Sept)-\d{1,2}$", re.I)
 POLICIES = ("refuse", "round", "as_is")
 MAX_COUNT = 2**31 - 128  # the largest float32 below 2^31
@@ -185,28 +183,6 @@ def make_unique(names: Sequence[str]) -> tuple[np.ndarray, int]:
         out.append(candidate)
         changed += 1
     return np.array(out, dtype=object), changed
-
-
-def guess_species(ids: Sequence[str], names: Sequence[str], genomes: Sequence[str] | None = None) -> str:
-    """Return ``human``, ``mouse``, ``rat``, ``zebrafish``, ``mixed`` or ``""`` from identifiers and symbols."""
-    if genomes is not None:
-        found = {s for g in set(genomes) for k, s in GENOMES.items() if str(g).lower().startswith(k)}
-        if len(found) == 1:
-            return found.pop()
-        if len(found) > 1:
-            return "mixed"
-    species = [SPECIES.get(m.group("species"), "") for i in ids if (m := ENSEMBL.match(i))]
-    if len(species) > 0.5 * len(ids):
-        counts = pd.Series(species).value_counts(normalize=True)
-        return str(counts.index[0]) if counts.iloc[0] > 0.9 else "mixed"
-    letters = [n for n in names if len(n) >= 3 and n[:2].isalpha()]
-    if len(letters) < 20:
-        return ""
-    upper = sum(n.upper() == n for n in letters) / len(letters)
-    title = sum(n[0].isupper() and n[1:].lower() == n[1:] for n in letters) / len(letters)
-    if upper > 0.8:
-        return "human"
-    return "mouse" if title > 0.7 else ""
 
 
 def check_duplicates(barcodes: Sequence[str], where: str, faults: Faults) -> None:
