@@ -102,6 +102,8 @@ def main(arguments):
     """Print the estimate."""
     from snakemake_interface_common.exceptions import WorkflowError
 
+    from histoweft import configfile
+    from histoweft.errors import Faults, InputError
     from histoweft.report import costs, preflight
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,6 +113,12 @@ def main(arguments):
     parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--targets", nargs="+", default=[], help="rules or files; all by default")
     given = parser.parse_args(arguments)
+    faults = Faults()
+    given.configfile = configfile.located(given.configfile or [])
+    for path in given.configfile:
+        faults.extend(configfile.check(Path(path)))
+    if faults:
+        sys.exit(f"preflight: {InputError(faults.items)}")
     table = REPO / "resources" / "costs.tsv"
     try:
         workflow = plan(given)

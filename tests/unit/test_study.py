@@ -205,7 +205,9 @@ def test_an_option_twice_and_what_copying_leaves_are_told(sheet, tmp_path):
     assert "line 5" in told
     assert "seed once more (it stands in line 3 already)" in told
     assert "expression.qc.min_genes once more" in told
-    told = str(load(tmp_path / "samples.tsv", exclude=["“a”"], data_root="x\u200b", **{"se\u00a0ed ": 1})[1].items)
+    told = str(
+        load(tmp_path / "samples.tsv", exclude=["“a”"], data_root="elsewhere\u200b", **{"se\u00a0ed ": 1})[1].items
+    )
     assert "straight quotes" in told
     assert "invisible characters" in told
 

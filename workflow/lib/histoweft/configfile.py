@@ -250,6 +250,15 @@ def _collect(loader: Any, node: Any, place: tuple, written: Written) -> None:
             written.values[place] = (value, node.value)
 
 
+def top_level(path: Path) -> dict[str, str]:
+    """Return the options of a config file that stand in no group, as they are written."""
+    import yaml
+
+    read = _node(path, "", Faults(), strict=False)
+    pairs = read[1].value if read else []
+    return {key.value: value.value for key, value in pairs if isinstance(value, yaml.ScalarNode)}
+
+
 def located(paths: Iterable[str]) -> list[str]:
     """Return config files under the names that they have on disk."""
     return [str(resolve(path)) for path in paths]

@@ -10,7 +10,7 @@ from typing import Any
 from histoweft import config as options
 from histoweft import configfile, validation
 from histoweft.errors import Faults, nearest
-from histoweft.paths import labels_is_table, resolve
+from histoweft.paths import labels_is_table, plain, resolve
 
 #: Options of the section atlas that are paths below the data root.
 ATLAS_PATHS = ("input", "genes", "positions", "annotation", "structures")
@@ -119,7 +119,7 @@ def _names_of(rows: list[dict]) -> Callable[[tuple], Collection[str]]:
     columns: dict[str, list[str]] = {}
     for row in rows:
         for column, value in (row | row["clinical"]).items():
-            if isinstance(value, str) and value:
+            if isinstance(value, str) and value and column not in (*validation.PATHS, "platform", "subset"):
                 columns.setdefault(column, []).append(value)
 
     def names(place: tuple) -> Collection[str]:
@@ -140,6 +140,8 @@ def _recognised(value: Any, part: dict, names: Callable[[tuple], Collection[str]
         return {key: _recognised(one, known.get(key, others), names, (*place, key)) for key, one in value.items()}
     if isinstance(value, list):
         return [_recognised(one, part.get("items", {}), names, (*place, n)) for n, one in enumerate(value)]
+    if isinstance(value, str) and plain(value) != value and plain(value) in names(place):
+        return plain(value)  # the sheet's names are composed, too
     if part.get("type") == "string" and isinstance(value, int | float):
         if options.writings(value, names(place)) == [str(value)]:
             return str(value)
@@ -149,8 +151,9 @@ def _recognised(value: Any, part: dict, names: Callable[[tuple], Collection[str]
 def _exclude(study: Study, source: str, faults: Faults) -> None:
     """Take out the samples that the config leaves out."""
     listed = study.config.get("exclude")
-    for name in listed if isinstance(listed, list) else []:
-        if not isinstance(name, str):
+    told = {fault.where for fault in faults.items}
+    for number, name in enumerate(listed if isinstance(listed, list) else []):
+        if f"{source}: exclude[{number}]" in told:
             continue  # the check of the config has said so
         if study.samples.pop(str(name), None) is None:
             faults.add(f"{source}: exclude", repr(name), "a sample of the sheet", nearest(str(name), study.samples))

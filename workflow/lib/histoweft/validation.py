@@ -290,7 +290,7 @@ def _row(cells: list[str], number: int, header: list[str], path: Path, schema: d
     for column in schema["properties"]:
         if row[column] == "{sample}":
             row[column] = row["sample"]
-    row["clinical"] = {c: given.get(c, "") for c in header if c and c not in schema["properties"]}
+    row["clinical"] = {c: plain(given.get(c, "")) for c in header if c and c not in schema["properties"]}
     return row
 
 
