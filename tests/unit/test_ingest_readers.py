@@ -444,6 +444,89 @@ def test_labels_by_rounded_array_position(tmp_path):
     assert list(section.obs["label"]) == [f"l{name.split('x')[0]}" for name in values.index]
 
 
+def numbered(tmp_path, frame, index=True, n=20, ids=None, **how):
+    """Label n cells called 1, 2, ... (or `ids`) by a table; return the labels, or the message."""
+    ids = [str(i) for i in range(1, n + 1)] if ids is None else ids
+    obs = pd.DataFrame({"donor": "d"}, index=ids)
+    path = cases.h5ad(tmp_path / "a.h5ad", cases.counts(n), obs=obs)
+    frame.to_csv(tmp_path / "labels.csv", index=index, **how)
+    try:
+        sheet = SampleInput("s", "h5ad", path, mpp=1, labels=tmp_path / "labels.csv", labels_column="label")
+        section = read(sheet)
+    except InputError as error:
+        return str(error)
+    return dict(section.obs["label"].astype(object)), section
+
+
+RIGHT = {str(i): f"type {i}" for i in range(1, 21)}
+TYPED = pd.DataFrame({"label": RIGHT.values()})
+
+
+def test_labels_named_key_goes_before_an_unnamed_running_number(tmp_path):
+    found, section = numbered(tmp_path, TYPED.assign(cell_id=list(RIGHT)))
+    assert found == RIGHT
+    assert section.read_as["labels key"] == "column 'cell_id' of labels.csv"
+
+
+def test_labels_are_not_matched_by_row_numbers_that_are_one_off(tmp_path):
+    assert "'Unnamed: 0' only numbers the rows" in numbered(tmp_path, TYPED)
+    groups = pd.DataFrame({"label": RIGHT.values(), "cluster": [1, 2, 3, 4] * 5, "total_counts": range(10, 30)})
+    assert "'Unnamed: 0' only numbers the rows" in numbered(tmp_path, groups)
+
+
+def test_labels_by_a_default_index_that_the_counts_have_too(tmp_path):
+    found, _ = numbered(tmp_path, TYPED, ids=[str(i) for i in range(20)])
+    assert found == {str(i): f"type {i + 1}" for i in range(20)}
+
+
+def test_labels_refuse_two_keys_that_differ(tmp_path):
+    frame = TYPED.assign(cell=list(RIGHT), cell_id=list(RIGHT)[::-1])
+    assert "name different rows: 'cell' and 'cell_id'" in numbered(tmp_path, frame)
+    found, _ = numbered(tmp_path, TYPED.assign(cell=list(RIGHT), cell_id=list(RIGHT)))
+    assert found == RIGHT
+
+
+@pytest.mark.parametrize("write", ["{}.0", "000{}"])
+def test_labels_match_numbers_written_otherwise(tmp_path, write):
+    found, section = numbered(tmp_path, TYPED.assign(cell_id=[write.format(i) for i in RIGHT]), index=False)
+    assert found == RIGHT
+    assert "as numbers" in section.read_as["labels key"]
+
+
+@pytest.mark.parametrize("write", ["S1_{}-1", "{}-1_1", "{}-1-S1", "{}", "sample#{}-1", "{}.1"])
+def test_labels_match_barcodes_with_one_prefix_or_suffix(tmp_path, write):
+    cells = cases.barcodes(20)
+    other = [write.format(cell.removesuffix("-1")) for cell in cells]
+    found, section = numbered(tmp_path, TYPED.assign(barcode=other), index=False, ids=cells)
+    assert list(found.values()) == list(RIGHT.values())
+    assert "before and behind" in section.read_as["labels key"]
+
+
+def test_labels_of_several_samples_are_not_mixed(tmp_path):
+    cells = cases.barcodes(20)
+    both = TYPED.assign(barcode=[f"S{i % 2}_{cell}" for i, cell in enumerate(cells)])
+    assert "no column shares a value" in numbered(tmp_path, both, index=False, ids=cells)
+    twice = pd.concat([TYPED.assign(barcode=cells), TYPED[::-1].assign(barcode=cells)])
+    assert "20 barcodes with more than one label" in numbered(tmp_path, twice, index=False, ids=cells)
+
+
+def test_labels_that_meet_few_are_of_another_sample(tmp_path):
+    cells = cases.barcodes(20)
+    frame = TYPED.assign(barcode=[cells[0], *(f"other{i}" for i in range(19))])
+    assert "only 1 of 20 barcodes" in numbered(tmp_path, frame, index=False, ids=cells)
+    found, _ = numbered(tmp_path, TYPED.assign(barcode=cells)[:2], index=False, ids=cells)  # two cells were labelled
+    assert [found[c] for c in cells[:2]] == ["type 1", "type 2"]
+
+
+def test_labels_written_by_r_with_row_names_and_a_short_header(tmp_path):
+    cells = cases.barcodes(20)
+    cases.h5ad(tmp_path / "a.h5ad", cases.counts(20), obs=pd.DataFrame({"donor": "d"}, index=cells))
+    rows = "".join(f'"{c}"\t"type {i}"\n' for i, c in enumerate(cells, 1))
+    cases.text(tmp_path / "l.tsv", '"label"\n' + rows)
+    section = read(SampleInput("s", "h5ad", tmp_path / "a.h5ad", mpp=1, labels=tmp_path / "l.tsv"))
+    assert list(section.obs["label"]) == list(RIGHT.values())
+
+
 # ---------------------------------------------------------------------------------------- discovery and writing
 
 

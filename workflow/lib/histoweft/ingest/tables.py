@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from histoweft.ingest.section import Notes
 
 log = logging.getLogger(__name__)
 
+LOOKED_AT = 30  # lines by which the separator of a table is found
 EMPTY_H5 = "a 10x HDF5 matrix (group 'matrix' with barcodes, data, indices, indptr, shape, features)"
 
 
@@ -62,24 +66,29 @@ def open_text(path: Path) -> io.TextIOBase:
     return (gzip.open if zipped else open)(path, "rt", encoding=encoding, newline="")
 
 
-def sniff_separator(line: str) -> str:
-    """Return the separator a header line most likely uses."""
-    counts = {sep: line.count(sep) for sep in ("\t", ",", ";")}
+def sniff_separator(lines: list[str]) -> str:
+    """Return the separator that gives every line the same number of fields (R writes one fewer in the header)."""
+    for separator in ("\t", ",", ";", " "):
+        widths = [len(row) for row in csv.reader(lines, delimiter=separator, skipinitialspace=separator == " ") if row]
+        body = widths[1:] or widths
+        if body and min(body) == max(body) > 1 and widths[0] in (body[0], body[0] - 1):
+            return separator
+    counts = {sep: lines[0].count(sep) for sep in ("\t", ",", ";")}
     best = max(counts, key=counts.get)
     return best if counts[best] else r"\s+"
 
 
 def read_table(path: Path, **kwargs) -> pd.DataFrame:
-    """Read a tsv or csv (gzipped or not; separator found from its first line) or a parquet table."""
+    """Read a tsv or csv (gzipped or not; separator found by its first lines) or a parquet table."""
     path = Path(path)
     if path.name.endswith(".parquet"):
         return pd.read_parquet(path)
     with open_text(path) as handle:
-        first = handle.readline()
-        if not first.strip():
+        first = [line for line in islice(handle, LOOKED_AT) if line.strip()]
+        if not first:
             stop(path, "an empty file", "a table")
         handle.seek(0)
-        separator = kwargs.pop("sep", None) or sniff_separator(first)
+        separator = sniff_separator(first)
         engine = "python" if separator == r"\s+" else "c"
         return pd.read_csv(handle, sep=separator, engine=engine, **kwargs)
 
@@ -239,11 +248,18 @@ def read_dense_counts(path: Path, what: str) -> tuple[sparse.csr_matrix, np.ndar
             f"{path}, row {frame.index[row]}, column {frame.columns[text[0]]}",
             repr(column.iloc[row]),
             "a number",
-            f"{len(text)} of {frame.shape[1]} columns hold text." if len(text) > 1 else "",
+            comma_hint(column.iloc[row])
+            or (f"{len(text)} of {frame.shape[1]} columns hold text." if len(text) > 1 else ""),
         )
     values = frame.to_numpy()
     counts = sparse.csr_matrix(values)
     return counts, frame.index.to_numpy(object), frame.columns.astype(str).to_numpy(object)
+
+
+def comma_hint(value: object) -> str:
+    """Return what to do about a number with a comma in it; empty for any other text."""
+    comma = re.fullmatch(r"\s*-?[\d.]*\d,\d[\d.,]*\s*", str(value))
+    return "Write numbers with a point for decimals and without thousands separators." if comma else ""
 
 
 def require_columns(frame: pd.DataFrame, wanted: list[str], path: Path, hint: str = "") -> None:
@@ -299,7 +315,12 @@ def numeric_columns(frame: pd.DataFrame, columns: list[str], path: Path) -> pd.D
         if len(bad):
             more = f", and {len(bad) - 1} more rows" if len(bad) > 1 else ""
             value = repr(frame[name].iloc[bad[0]]) + more
-            faults.add(f"{path}, {row} {frame.index[bad[0]]}, column {name}", value, "a number")
+            faults.add(
+                f"{path}, {row} {frame.index[bad[0]]}, column {name}",
+                value,
+                "a number",
+                comma_hint(frame[name].iloc[bad[0]]),
+            )
         out[name] = numbers.to_numpy()
     faults.raise_if_any()
     return pd.DataFrame(out, index=frame.index)
