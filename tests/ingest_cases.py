@@ -204,6 +204,20 @@ def xenium(root, cells="csv.gz", matrix="h5"):
     return frame
 
 
+def alignment(path, angle=90.0, zoom=2.0, shift=(700.0, 20.0)):
+    """Write a matrix that turns, enlarges and moves, as Xenium Explorer does; return it."""
+    a = np.deg2rad(angle)
+    matrix = np.array(
+        [
+            [zoom * np.cos(a), -zoom * np.sin(a), shift[0]],
+            [zoom * np.sin(a), zoom * np.cos(a), shift[1]],
+            [0, 0, 1],
+        ]
+    )
+    text(path, "\n".join(",".join(map(repr, map(float, row))) for row in matrix) + "\n")
+    return matrix
+
+
 def st(
     root, name="A1", transpose=False, side=12, checkerboard=False, image=True, table="selection", off=0, pitch_px=50
 ):

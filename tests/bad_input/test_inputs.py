@@ -369,7 +369,7 @@ def image_of_an_unknown_kind(tmp):
 
 @case("outside the image of 200 x 200 pixels", "at most 1.0% outside", "A scale of at most")
 def spots_outside_the_image(tmp):
-    cases.visium(tmp)
+    cases.visium(tmp, images=())
     return sheet("visium", tmp, image=cases.picture(tmp / "small.png", 200, 200))
 
 

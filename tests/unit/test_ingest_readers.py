@@ -234,9 +234,9 @@ def test_xenium_layouts(tmp_path, cells, matrix):
 
 def test_xenium_with_an_image_needs_its_pixel_size(tmp_path):
     frame = cases.xenium(tmp_path)
-    image = cases.picture(tmp_path / "he.png", 1300, 900)
-    assert "micrometres per pixel of the image" in failing(platform="xenium", path=tmp_path, image=image)
-    section = read(SampleInput("s1", "xenium", tmp_path, image=image, mpp=0.25))
+    aligned = {"image": cases.picture(tmp_path / "he.png", 1300, 900), "alignment": "none"}
+    assert "micrometres per pixel of the image" in failing(platform="xenium", path=tmp_path, **aligned)
+    section = read(SampleInput("s1", "xenium", tmp_path, mpp=0.25, **aligned))
     np.testing.assert_allclose(section.xy_px, frame[["x_centroid", "y_centroid"]] / 0.25)
     assert section.mpp == 0.25
 

@@ -88,6 +88,7 @@ rule ingest_image:
         counts=rules.ingest_counts.output.counts,
     output:
         image=solid(f"{SAMPLE}/image.tif"),
+        warnings=f"{SAMPLE}/image_warnings.txt",
     log:
         logs("ingest/{sample}/ingest_image"),
     benchmark:

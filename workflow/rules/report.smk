@@ -97,7 +97,7 @@ rule report_sample:
             *shown_captions(SAMPLE_STAGES),
         ),
         counts=rules.ingest_counts.output.counts,
-        warnings=rules.ingest_counts.output.warnings,
+        warnings=ingest_warnings,
         filtered=rules.qc.output.filtered,
         qc=rules.qc.output.table,
         clusters=rules.leiden.output.clusters,

@@ -186,15 +186,19 @@ def _check_homes(config: dict, source: str, faults: Faults) -> None:
             faults.add(f"{source}: {option}", repr(path), "a folder that this machine knows", "Write the path in full.")
 
 
+NO_FILE = {"image": ("none",), "alignment": ("none", "identity")}
+"""Words of the sheet's columns that are no path."""
+
+
 def _located(row: dict, root: str) -> dict:
     """Return the row with relative paths placed below the data root, under the names that they have on disk.
 
     ``read_as`` says where such a name is written otherwise.
     """
     row = dict(row)
-    for column in ("path", "image", "labels", "positions"):
+    for column in validation.PATHS:
         value = row[column]
-        if not value or is_url(value) or (column == "image" and value == "none"):
+        if not value or is_url(value) or value.lower() in NO_FILE.get(column, ()):
             continue
         if column == "labels" and _is_obs_column(row):
             continue

@@ -18,7 +18,7 @@ SEPARATORS = {".tsv": "\t", ".tab": "\t", ".csv": ",", ".txt": ""}
 RESERVED = ("index", "study", "all", "counts", "filtered", "features")
 """Sample names that files of the results have already (pages, means over samples, `<sample>/<sample>.h5ad`)."""
 SEPARATOR_WORDS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
-PATHS = ("path", "image", "labels", "positions")
+PATHS = ("path", "image", "labels", "positions", "alignment")
 NO_WIDTH = "\u200b\u200e\u200f\u2060\ufeff"
 MARKUP = ("<!doctype", "<html", "<?xml", "<table")
 

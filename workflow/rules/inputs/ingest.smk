@@ -8,4 +8,5 @@ def counts_inputs(wildcards):
 
 def image_input(wildcards):
     """Return a sample's image."""
-    return discoveries[wildcards.sample].image
+    image = discoveries[wildcards.sample].image
+    return getattr(image, "path", image)  # of one inside an h5ad: that file

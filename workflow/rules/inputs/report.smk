@@ -318,6 +318,14 @@ def integration_outputs():
     }
 
 
+def ingest_warnings(wildcards):
+    """Return what reading a sample, and its image if it has one, had to say."""
+    read = [rules.ingest_counts.output.warnings]
+    if discoveries[wildcards.sample].image:
+        read.append(rules.ingest_image.output.warnings)
+    return [path.format(sample=wildcards.sample) for path in read]
+
+
 def sample_histology(wildcards):
     """Return what a sample's page shows of its image and its painted genes, nothing without an image."""
     if wildcards.sample not in IMAGED:

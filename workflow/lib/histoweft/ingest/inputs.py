@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 from histoweft.errors import Faults
-from histoweft.ingest import fetch
+from histoweft.ingest import fetch, image_checks
+from histoweft.ingest.alignment import ALIGNED
 from histoweft.ingest.readers import PLATFORMS, discover
 from histoweft.ingest.section import Discovery
 from histoweft.study import Study, is_url
@@ -16,7 +17,8 @@ FETCHED = "resources/data/fetched"
 UNPACKED = "resources/data/unpacked"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 PATH_VARIABLE = re.compile(r"<[a-z][a-z0-9_]*>|[{}]")
-URL_COLUMNS = ("path", "image", "labels", "positions")
+COMPANIONS = ("labels", "positions", "alignment")
+URL_COLUMNS = ("path", "image", *COMPANIONS)
 
 
 def discover_all(
@@ -61,6 +63,7 @@ def discover_all(
             found[sample] = _present(sample, row, downloads, where)
             if check:
                 faults.extend(found[sample].faults)
+                faults.extend(image_checks.planned(found[sample], where))
         _refuse_variables(found[sample], where, faults)
     return found, faults
 
@@ -114,18 +117,22 @@ def _localise(row: dict, registry: dict, config: dict, where: str, faults: Fault
 def _to_come(row: dict, downloads: dict[str, Path]) -> Discovery:
     """Return the inputs of a sample that is downloaded first; its files are looked at when they are there."""
     roles = {"path": Path(row["path"])}
-    roles |= {column: downloads[column] for column in ("labels", "positions") if column in downloads}
+    roles |= {column: downloads[column] for column in COMPANIONS if column in downloads}
     image = Path(row["image"]) if row["image"] not in ("", "none") else None
     return Discovery(roles=roles, image=image, image_kind="given" if image else "")
 
 
 def _present(sample: str, row: dict, downloads: dict[str, Path], where: str) -> Discovery:
     """Return the files of a sample that lies on disk, but for companions that are downloaded first."""
-    given = {column: "" if column in downloads else row[column] for column in ("image", "labels", "positions")}
+    given = {column: "" if column in downloads else row[column] for column in ("image", *COMPANIONS)}
+    if "image" in downloads or "alignment" in downloads:  # looked at when they are there
+        given["alignment"] = "none" if given["alignment"] or "alignment" in downloads else ""
     found = discover(
         row["platform"], row["path"], sample=sample, where=where, options={"bin_um": row["bin_um"]}, **given
     )
     found.roles.update({column: path for column, path in downloads.items() if column != "image"})
     if "image" in downloads:
         found.image, found.image_kind = downloads["image"], "given"
+        if row["alignment"] and row["alignment"].lower() not in ALIGNED:
+            found.roles["alignment"] = Path(row["alignment"])
     return found

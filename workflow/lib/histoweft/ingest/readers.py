@@ -40,6 +40,7 @@ def discover(
     *,
     labels: str | Path = "",
     positions: str | Path = "",
+    alignment: str | Path = "",
     where: str = "",
     sample: str = "",
     options: Mapping[str, Any] | None = None,
@@ -50,7 +51,7 @@ def discover(
     ----------
     platform
         One of `PLATFORMS`.
-    path, image, labels, positions
+    path, image, labels, positions, alignment
         As in the sheet.
     where
         How faults name the sheet line; ``sample <name>`` when empty.
@@ -75,8 +76,10 @@ def discover(
         return found
     bin_um = (options or {}).get("bin_um") or OPTIONS["bin_um"]
     found = _PLATFORMS[platform][0](
-        Path(path), image, where=f"{where}, column path", positions=positions, bin_um=bin_um
+        Path(path), image, where=f"{where}, column path", positions=positions, bin_um=bin_um, alignment=alignment
     )
+    if str(alignment) and platform != "xenium":
+        found.faults.add(f"{where}, column alignment", str(alignment), "nothing: only platform xenium takes it")
     if labels_is_table(labels, path):
         if check_file(Path(labels), f"{where}, column labels", found.faults, "a table of labels"):
             found.roles["labels"] = Path(labels)
@@ -101,6 +104,7 @@ def read(sample: SampleInput) -> Section:
         sample.path,
         sample.image,
         positions=sample.positions,
+        alignment=sample.alignment,
         labels=sample.labels,
         options=sample.options,
         where=sample.where or f"sample {sample.sample}",
@@ -134,7 +138,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
     import numpy as np
     import pandas as pd
 
-    from histoweft.ingest import checks
+    from histoweft.ingest import checks, image_checks
 
     where = raw.counts_where
     checks.check_duplicates(raw.barcodes, where, faults)
@@ -170,7 +174,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
             where, f"no spot left of {len(keep)} (dropped: {steps})", "at least one", "Check subset and positions."
         )
     mpp, source = NAN, "unknown"
-    xy = None
+    xy, orientation = None, 1
     if raw.positions is not None:
         mpp, source = checks.check_mpp(
             sample.mpp,
@@ -184,6 +188,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
         )
         xy = obs[["x", "y"]].to_numpy(float)[keep]
         if size is not None and not faults:
+            size, orientation = image_checks.settle(found.image, xy, raw.image_scale, raw.image_frame, notes)
             tolerance = float(sample.option("outside_image_tolerance"))
             checks.check_inside(xy, size, raw.image_scale, tolerance, str(found.image), faults, notes)
     obs = obs[keep].drop(columns=["x", "y", "in_tissue"], errors="ignore")
@@ -204,6 +209,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
         image_kind=found.image_kind,
         image_scale=raw.image_scale,
         image_size=size,
+        image_orientation=orientation,
         layers={name: layer if every else layer[keep] for name, layer in raw.layers.items()},
         species=species,
         library_ids=raw.library_ids,
@@ -341,6 +347,8 @@ def write_counts(section: Section, path: str | Path, clinical: Mapping[str, Any]
         "image": section.image is not None,
         "source_image_scale": float(section.image_scale),
         "image_kind": section.image_kind,
+        "image_dataset": getattr(section.image, "dataset", ""),
+        "image_orientation": int(section.image_orientation),
         "species": section.species,
         "counts": "as_is" if section.counts.dtype.kind == "f" else "integer",
         "library_ids": np.array([str(v) for v in section.library_ids], dtype=object),

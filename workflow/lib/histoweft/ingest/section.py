@@ -87,6 +87,8 @@ class SampleInput:
         Table of expert labels (or, for h5ad and loom, the name of an obs column) and its label column.
     positions
         Coordinates table, where it is not beside the counts under a known name.
+    alignment
+        Xenium; the matrix that lays the image on the run, ``none`` where they share their axes already.
     subset
         Spots to keep: ``column=value``; also ``!=``, ``a|b`` for either, ``;`` between conditions.
     options
@@ -108,6 +110,7 @@ class SampleInput:
     labels: str | Path = ""
     labels_column: str = ""
     positions: str | Path = ""
+    alignment: str | Path = ""
     subset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
@@ -165,7 +168,9 @@ class Discovery:
     @property
     def files(self) -> list[Path]:
         """Every file that `read` will open, the image last."""
-        return [*self.roles.values(), *([self.image] if self.image else [])]
+        # of an image inside another file: that file
+        images = [getattr(self.image, "path", self.image)] if self.image else []
+        return [*self.roles.values(), *(path for path in images if path not in self.roles.values())]
 
 
 @dataclass
@@ -199,6 +204,7 @@ class RawSection:
     mpp_source: str = ""
     spot_diameter_um: float = NAN
     image_scale: float = NAN
+    image_frame: tuple[float, float] | None = None  # width and height of the full-resolution picture, by other files
     library_ids: list[str] = field(default_factory=list)
     counts_where: str = ""
 
@@ -219,6 +225,8 @@ class Section:
         Micrometres per full-resolution pixel; NaN unknown.
     image, image_kind, image_scale
         Source image, which one it is, and its pixels per full-resolution pixel.
+    image_orientation
+        Orientation tag by which the image is turned.
     dropped
         Why -> how many spots were left out.
     read_as
@@ -238,6 +246,7 @@ class Section:
     image_kind: str = ""
     image_scale: float = NAN
     image_size: tuple[int, int] | None = None
+    image_orientation: int = 1
     layers: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     species: str = ""
     library_ids: list[str] = field(default_factory=list)

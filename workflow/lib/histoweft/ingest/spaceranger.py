@@ -219,7 +219,7 @@ def read_hd(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes)
 
 def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
     """Read what Visium and Visium HD share; None when a part could not be read."""
-    from histoweft.ingest import tables
+    from histoweft.ingest import image_checks, tables
 
     matrix = tables.read_matrix(found.roles, faults, notes)
     positions = None
@@ -230,8 +230,9 @@ def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -
         scale = None
         with tables.attempt(faults, found.roles["scalefactors"], "Space Ranger's scale factors (JSON)"):
             scale = tables.read_json(found.roles["scalefactors"])
-    image_scale = NAN
+    image_scale, frame = NAN, None
     if found.image is not None and scale is not None:
+        frame = image_checks.check_scales(found, scale, bool(sample.option("image_scale")), faults)
         with tables.attempt(faults, found.image, "an image whose scale is known"):
             image_scale = image_scale_for(found, scale, sample, notes)
     if matrix is None or positions is None or faults:
@@ -241,6 +242,7 @@ def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -
         positions=positions,
         mpp=_positive(scale.get("microns_per_pixel")),
         image_scale=image_scale,
+        image_frame=frame,
         counts_where=str(found.roles["matrix"]),
     )
 

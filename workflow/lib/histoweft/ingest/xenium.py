@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from histoweft.errors import Faults
+from histoweft.ingest import alignment
 from histoweft.ingest.layout import check_readable, given_image, nearest_there, one_prefix, open_folder, trio_below
 from histoweft.ingest.section import NAN, Discovery, Notes, RawSection, SampleInput
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MATRIX = re.compile(r"cell_feature_matrix\.h5$", re.I)
+EXPERIMENT = re.compile(r"experiment\.xenium$", re.I)
 CELLS = re.compile(r"cells\.(?:parquet|csv|csv\.gz)$", re.I)
 
 
@@ -50,6 +56,9 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
             nearest_there("cells.csv.gz", folder.names),
         )
     given_image(image, where, found)
+    alignment.find(found, options.get("alignment", ""), where)
+    if "alignment" in found.roles and (facts := folder.matching(EXPERIMENT)):
+        found.roles["experiment"] = facts[0]
     check_readable(found, where)
     return found
 
@@ -57,8 +66,8 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
 def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
     """Read one Xenium sample.
 
-    Coordinates are micrometres: one "pixel" is one micrometre, unless the sheet's mpp (or the image's own
-    metadata) says how many micrometres a pixel of the image has.
+    Coordinates are micrometres: one "pixel" is one micrometre without an image. With one, cells are brought to its
+    pixels by its alignment matrix; or, where the sheet says that it shares their axes, by its pixel size alone.
     """
     import numpy as np
     import pandas as pd
@@ -66,7 +75,7 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
     from histoweft.ingest import tables
 
     matrix = tables.read_matrix(found.roles, faults, notes)
-    cells = None
+    cells = xy = None
     path = found.roles["cells"]
     with tables.attempt(faults, path, "a table with cell_id, x_centroid, y_centroid"):
         cells = tables.read_table(path)
@@ -74,10 +83,12 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
         ids = tables.decode(cells["cell_id"].to_numpy())
         cells.index = pd.Index(ids, name="barcode")
         xy = tables.numeric_columns(cells, ["x_centroid", "y_centroid"], path)
-    mpp = pixel_size(sample, found, faults)
-    if matrix is None or cells is None or faults:
+    mpp = NAN
+    if xy is not None:
+        xy = xy.rename(columns={"x_centroid": "x", "y_centroid": "y"})
+        positions, mpp = _placed(sample, found, xy, faults, notes)
+    if matrix is None or xy is None or faults:
         return None
-    positions = xy.rename(columns={"x_centroid": "x", "y_centroid": "y"}) / mpp
     diameter = NAN
     for name in ("cell_area", "nucleus_area"):
         if name in cells:
@@ -92,6 +103,43 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
         image_scale=float(sample.option("image_scale") or 1.0) if found.image else NAN,
         counts_where=str(found.roles["matrix"]),
     )
+
+
+def _placed(
+    sample: SampleInput, found: Discovery, xy: pd.DataFrame, faults: Faults, notes: Notes
+) -> tuple[pd.DataFrame, float]:
+    """Return the cells in pixels of the image, and micrometres per pixel."""
+    from histoweft.ingest import image, tables
+
+    if "alignment" not in found.roles:
+        mpp = pixel_size(sample, found, faults)
+        return xy / mpp, mpp
+    path, mpp = found.roles["alignment"], NAN
+    with tables.attempt(faults, path, "an alignment matrix"):
+        matrix = alignment.read(path)
+        pixel_um = alignment.morphology_um(found.roles.get("experiment"))
+        xy, mpp = alignment.to_image(xy, matrix, pixel_um)
+        said = sample.mpp or image.image_mpp(found.image) * float(sample.option("image_scale") or 1.0)
+        _check_pixel_size(path, mpp, float(said), pixel_um, float(sample.option("mpp_tolerance")))
+        taken = f"{path.name}, which gives {mpp:.4g} um per pixel of {found.image.name}"
+        notes.choose("alignment", taken)
+        if alignment.determinant(matrix) < 0:
+            notes.add("mirrored", f"{path.name} mirrors the image: was it taken from the other side of the slide?")
+    return xy, mpp
+
+
+def _check_pixel_size(path: Path, mpp: float, said: float, pixel_um: float, tolerance: float) -> None:
+    """Refuse a matrix whose scale contradicts what image or sheet say of a pixel."""
+    from histoweft.ingest import tables
+
+    if not said > 0 or abs(mpp / said - 1) <= tolerance:
+        return
+    other_way = pixel_um**2 / mpp
+    hint = "Is it the matrix of another image, or of another resolution of this one?"
+    if abs(other_way / said - 1) <= tolerance:
+        hint = "It fits the other way round: give its inverse."
+    found = f"a matrix by which a pixel of the image has {mpp:.4g} um"
+    tables.stop(path, found, f"the {said:.4g} um that the image or the sheet say", hint)
 
 
 def pixel_size(sample: SampleInput, found: Discovery, faults: Faults) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def sample_facts(
     qc: str | os.PathLike,
     stability: str | os.PathLike,
     metrics: str | os.PathLike,
-    warnings: str | os.PathLike,
+    warnings: str | os.PathLike | Iterable[str | os.PathLike],
     resolution: float,
     stain: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def sample_facts(
     qc, stability, metrics
         Tables of the expression stage.
     warnings
-        Text, a warning each line.
+        Text, a warning each line; one file or several.
     resolution
         The Leiden resolution in use.
     stain
@@ -103,7 +104,7 @@ def sample_facts(
     facts["label_ari"] = label_agreement(pd.read_csv(metrics, sep="\t"))
     facts["unit"] = unit(facts["platform"])
     facts["histology"] = None if stain is None else _of_image(stain)
-    facts["warnings"] = _lines(warnings) + own_warnings(facts)
+    facts["warnings"] = [line for path in _each(warnings) for line in _lines(path)] + own_warnings(facts)
     if stain is not None:
         facts["warnings"] += facts["histology"]["warnings"]
     return facts
@@ -127,6 +128,10 @@ def _natural(name: str) -> tuple[int, float, str]:
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def _each(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[str | os.PathLike]:
+    return [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
 
 
 def _lines(path: str | os.PathLike) -> list[str]:
