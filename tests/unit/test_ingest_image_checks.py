@@ -133,6 +133,17 @@ def test_the_run_s_own_images_are_fluorescence(tmp_path, name):
     assert "the run's own fluorescence image" in refused(path=tmp_path, image=tmp_path / name)
 
 
+def test_an_image_that_is_no_h_and_e_is_told_before_its_alignment(tmp_path):
+    cases.xenium(tmp_path)
+    tifffile.imwrite(tmp_path / "if.ome.tif", np.zeros((2, 50, 50), np.uint16), photometric="minisblack",
+                     metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"]}})  # fmt: skip
+    message = refused(path=tmp_path, image=tmp_path / "if.ome.tif")
+    assert "DAPI, CD3" in message
+    assert "alignment" not in message
+    (fault,) = plan("xenium", tmp_path, image=tmp_path / "if.ome.tif")
+    assert "DAPI, CD3" in fault
+
+
 def test_other_platforms_take_no_alignment(tmp_path):
     cases.visium(tmp_path)
     assert "column alignment: found a.csv; expected nothing" in refused(

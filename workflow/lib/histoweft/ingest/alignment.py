@@ -53,7 +53,7 @@ def find(found: Discovery, given: str | Path, where: str) -> None:
             found.faults.add(place, f"{text}, without an image", "an image that it belongs to", "Fill in column image.")
         return
     if _MORPHOLOGY.search(found.image.name):
-        found.faults.add(
+        found.image_faults.add(
             column(where, "image"),
             f"{found.image.name}, the run's own fluorescence image",
             "an H&E of the section, or nothing",
@@ -73,7 +73,7 @@ def find(found: Discovery, given: str | Path, where: str) -> None:
         return
     several = ", ".join(p.name for p in beside)
     belongs = f" ({', '.join(p.name for p in others[:3])} there is named after another image)" if others else ""
-    found.faults.add(
+    found.image_faults.add(
         place,
         f"{len(beside)} alignment matrices beside {found.image.name}: {several}"
         if beside

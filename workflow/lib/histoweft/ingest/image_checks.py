@@ -60,6 +60,8 @@ def planned(found: Discovery, where: str) -> Faults:
         return faults  # what is packed is looked at by its job
     before = len(faults.items)
     _gather(faults, lambda: image.image_size(found.image))
+    if len(faults.items) == before:
+        faults.extend(found.image_faults)
     if "scalefactors" in found.roles and len(faults.items) == before:
         _gather(faults, lambda: _planned_scales(found, faults))
     return faults

@@ -157,6 +157,8 @@ class Discovery:
         What is missing or cannot be read.
     notes
         What was chosen where there was a choice.
+    image_faults
+        What the image lacks, if it is one that can be used at all: its own faults come first.
     """
 
     roles: dict[str, Path] = field(default_factory=dict)
@@ -164,6 +166,7 @@ class Discovery:
     image_kind: str = ""
     faults: Faults = field(default_factory=Faults)
     notes: Notes = field(default_factory=Notes)
+    image_faults: Faults = field(default_factory=Faults)
 
     @property
     def files(self) -> list[Path]:

@@ -111,6 +111,11 @@ def _placed(
     """Return the cells in pixels of the image, and micrometres per pixel."""
     from histoweft.ingest import image, tables
 
+    if found.image_faults:
+        with tables.attempt(faults, found.image, "an image"):
+            image.image_size(found.image)
+            faults.extend(found.image_faults)
+        return xy, NAN
     if "alignment" not in found.roles:
         mpp = pixel_size(sample, found, faults)
         return xy / mpp, mpp
