@@ -4,7 +4,7 @@ from histoweft.job import run
 
 FROM_SHEET = (
     "sample", "platform", "path", "patient", "batch", "condition", "image", "mpp", "labels", "labels_column",
-    "positions", "alignment", "layer", "subset",
+    "positions", "alignment", "subset",
 )  # fmt: skip
 
 

@@ -319,18 +319,21 @@ def hdf5_faults(handle, read: bool = True) -> tuple[str, str] | None:
     import h5py
 
     def walk(group) -> tuple[str, str] | None:
-        for name in group:
-            place = f"{group.name.rstrip('/')}/{name}"
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink) and group.get(name) is None:
-                return f"{place}, kept in another file ({link.filename}), which is not there", f"Add {link.filename}."
-            try:
+        place = group.name or "/"
+        try:
+            for name in group:
+                place = f"{(group.name or '').rstrip('/')}/{name}"
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.ExternalLink) and group.get(name) is None:
+                    return f"{place}, kept in another file ({link.filename}), which is not there", (
+                        f"Add {link.filename}."
+                    )
                 item = group[name]
-            except (KeyError, OSError, RuntimeError):
-                return f"{place}, which is damaged: it cannot be opened", ""
-            found = walk(item) if isinstance(item, h5py.Group) else _dataset(item, place, read)
-            if found:
-                return found
+                found = walk(item) if isinstance(item, h5py.Group) else _dataset(item, place, read)
+                if found:
+                    return found
+        except (KeyError, OSError, RuntimeError, ValueError):
+            return f"{place}, which is damaged: it cannot be opened", ""
         return None
 
     return walk(handle)
