@@ -306,3 +306,13 @@ def test_planning_reads_no_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "convert", None)
     monkeypatch.setattr(tifffile.TiffPage, "segments", None)
     assert plan("visium", tmp_path, image=with_tag(tmp_path / "a.tif", 800, 800, 1)) == []
+
+
+@pytest.mark.parametrize(("um_per_px", "expected", "told"), [(0.5, 0.5, False), (0.505, 0.5, False), (1.0, 0.5, True),
+                                                             (1.0, None, False), (np.nan, 0.5, False)])  # fmt: skip
+def test_an_image_too_coarse_for_the_encoder_is_told(um_per_px, expected, told):
+    notes = Notes()
+    image_checks.check_resolution(um_per_px, expected, notes, "he.png")
+    assert [note.code for note in notes.items] == (["coarse_image"] if told else [])
+    if told:
+        assert "1 um per pixel, the encoder expects 0.5: its pixels are enlarged 2 times" in str(notes.items[0])

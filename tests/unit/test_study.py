@@ -258,3 +258,28 @@ def test_names_with_accents_are_those_on_disk(sheet, tmp_path, on_disk, written)
     assert loaded.config["atlas"]["input"] == there["é.npy"]
     assert loaded.config["cohort"]["bulk"][0]["expression"] == there["é.csv"]
     assert loaded.config["annotation"]["hierarchy"] == there["é.csv"]
+
+
+@pytest.mark.parametrize(
+    ("ingest", "histology", "expected"),
+    [
+        ({}, {}, 1.0),
+        ({}, {"encoder": "pretrained"}, 1.0),
+        ({}, {"encoder": "timm:resnet50"}, 0.5),
+        ({}, {"encoder": "timm:resnet50", "encoder_um_per_px": 0.25}, 0.25),
+        ({}, {"encoder": "timm:resnet50", "encoder_um_per_px": 2.0}, 1.0),
+        ({}, {"encoder": "timm:resnet50", "enabled": False}, 1.0),
+        ({"working_mpp": 0.3}, {"encoder": "timm:resnet50"}, 0.3),
+        ({"working_mpp": 3.0}, {}, 3.0),
+    ],
+)
+def test_images_are_kept_as_fine_as_the_encoder_needs(sheet, ingest, histology, expected):
+    loaded, faults = load(sheet("a\tvisium\tx"), ingest=ingest, histology=histology)
+    assert not faults
+    assert loaded.config["ingest"]["working_mpp"] == expected
+
+
+def test_a_resolution_too_coarse_for_the_encoder_is_refused(sheet):
+    _, faults = load(sheet("a\tvisium\tx"), ingest={"working_mpp": 1.0}, histology={"encoder": "timm:resnet50"})
+    (fault,) = map(str, faults.items)
+    assert "ingest.working_mpp: found 1 um per pixel; expected 0.5 or less, which timm:resnet50 expects" in fault

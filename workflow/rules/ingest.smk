@@ -101,6 +101,7 @@ rule ingest_image:
         runtime=60,
     params:
         working_mpp=study.config["ingest"]["working_mpp"],
+        encoder_um=study.encoder_um,
         library=library("ingest/ingest_image"),
     message:
         "Writing the working image of {wildcards.sample}"

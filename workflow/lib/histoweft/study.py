@@ -12,6 +12,11 @@ from histoweft import configfile, validation
 from histoweft.errors import Faults, nearest
 from histoweft.paths import labels_is_table, plain, resolve
 
+WORKING_MPP = 1.0
+"""Um per pixel of working images, where nothing asks for finer ones."""
+SAME_SCALE = 1.02
+"""Resolutions that differ by less are the same to an encoder."""
+
 #: Options of the section atlas that are paths below the data root.
 ATLAS_PATHS = ("input", "genes", "positions", "annotation", "structures")
 #: Options that are paths of their own.
@@ -52,6 +57,13 @@ class Study:
     def simulated(self) -> str:
         """Return the folder the demo tissue is written to."""
         return self.results("simulated")
+
+    @property
+    def encoder_um(self) -> float | None:
+        """Return the um per pixel that a ready-made image encoder expects; None without one."""
+        histology = self.config["histology"]
+        wanted = histology["enabled"] and str(histology["encoder"]).startswith("timm:")
+        return float(histology["encoder_um_per_px"]) if wanted else None
 
     def is_simulated(self, sample: str) -> bool:
         """Return whether a sample is one that the study simulates itself."""
@@ -274,8 +286,24 @@ def _check_cohort(study: Study, source: str, faults: Faults) -> None:
                 faults.add(f"{where}.{name}", f"{path}, which does not exist", "a table", hint)
 
 
+def _choose_resolution(study: Study, source: str, faults: Faults) -> None:
+    """Fill in the working resolution where it is left open, and refuse one that an encoder cannot use."""
+    ingest, expected = study.config["ingest"], study.encoder_um
+    if ingest["working_mpp"] is None:
+        ingest["working_mpp"] = min(WORKING_MPP, expected or WORKING_MPP)
+    elif expected is not None and ingest["working_mpp"] > expected * SAME_SCALE:
+        faults.add(
+            f"{source}: ingest.working_mpp",
+            f"{ingest['working_mpp']:g} um per pixel",
+            f"{expected:g} or less, which {study.config['histology']['encoder']} expects",
+            "Leave it out, and images are kept fine enough; or say in histology.encoder_um_per_px what the encoder was "
+            "trained at.",
+        )
+
+
 def _check_meaning(study: Study, source: str, faults: Faults) -> None:
     """Check what a schema cannot say."""
+    _choose_resolution(study, source, faults)
     _check_cohort(study, source, faults)
     expression = study.config["expression"]
     if expression["resolution"] not in expression["resolutions"]:

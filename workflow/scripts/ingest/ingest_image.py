@@ -7,7 +7,7 @@ def main(job):
     """Write the pyramid and the warnings."""
     from histoweft.images import read_image
     from histoweft.ingest.image import EmbeddedImage, parse, write_working_image
-    from histoweft.ingest.image_checks import LOOK_PX, look
+    from histoweft.ingest.image_checks import LOOK_PX, check_resolution, look
     from histoweft.ingest.section import Notes
     from histoweft.io import CountsFile
 
@@ -22,6 +22,7 @@ def main(job):
     )  # fmt: skip
     job.log.info("%d x %d pixels of %s um, %d levels", made.width, made.height, made.um_per_px, made.levels)
     notes = Notes()
+    check_resolution(made.um_per_px, job.params.encoder_um, notes, source.name)
     rgb, _, scale = read_image(job.output.image, max_px=LOOK_PX)
     look(rgb, None if xy is None else xy * scale, notes, source.name)
     for note in notes.items:

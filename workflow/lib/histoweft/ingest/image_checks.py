@@ -300,6 +300,25 @@ def look(rgb: np.ndarray, xy: np.ndarray | None, notes: Notes, name: str) -> Non
         _under_spots(tissue, xy, notes, name)
 
 
+def check_resolution(um_per_px: float, expected: float | None, notes: Notes, name: str) -> None:
+    """Warn of an image that is too coarse for the encoder of the histology stage.
+
+    Parameters
+    ----------
+    um_per_px
+        Of the working image; NaN unknown.
+    expected
+        What the encoder was trained at; None: no encoder.
+    """
+    if expected and um_per_px > expected * 1.02:
+        notes.add(
+            "coarse_image",
+            f"{name} has {um_per_px:.3g} um per pixel, the encoder expects {expected:g}: its pixels are enlarged "
+            f"{min(um_per_px / expected, 4):.3g} times, which adds no detail; give the full-resolution image, or set "
+            "histology.encoder to none or pretrained",
+        )
+
+
 def _under_spots(tissue: np.ndarray, xy: np.ndarray, notes: Notes, name: str) -> None:
     """Warn where spots lie on tissue no more often than anything else in the image does."""
     import numpy as np
