@@ -32,7 +32,10 @@ def test_two_lattices_on_one_another_are_recognised(xy, shift):
 
 def test_cells_of_two_sections_at_the_same_places_are_counted():
     both = np.vstack([cells(), cells()])
-    assert places.fault_of(both) == "400 of 800 observations on a place that another one holds"
+    assert places.caution_of(both).startswith("400 of 800 observations on a place that another one holds")
+    assert places.fault_of(both, on_lattice=True).startswith("400 of 800 observations")
+    three = np.vstack([both, cells()])
+    assert places.fault_of(three) == "800 of 1,200 observations on a place that another one holds"
 
 
 def test_cells_may_meet_where_spots_may_not():

@@ -9,11 +9,12 @@ from histoweft.plotting import spacing
 HEXAGONAL, SQUARE = 6, 8
 """Neighbours of an inner point."""
 
-MAX_DUPLICATES, MAX_DUPLICATES_ON_LATTICE = 0.25, 0.01
+MAX_DUPLICATES, MAX_DUPLICATES_ON_LATTICE = 0.6, 0.01
 """Share of observations that may lie on another one's place.
 
 Cells that two fields of view both hold, and centroids rounded to whole pixels, meet in published data (a tenth of the
-cells of osmFISH); two spots of one slide never do. Two sections on one another share half of their places.
+cells of osmFISH); two spots of one slide never do. Two sections on one another share half of their places: people are
+told, and readers, which know the file's columns, refuse them where a column tells them apart.
 """
 
 TOLD_DUPLICATES = 0.01

@@ -4,7 +4,7 @@ from histoweft.job import run
 
 FROM_SHEET = (
     "sample", "platform", "path", "patient", "batch", "condition", "image", "mpp", "labels", "labels_column",
-    "positions", "alignment", "subset",
+    "positions", "alignment", "layer", "subset",
 )  # fmt: skip
 
 

@@ -13,6 +13,12 @@ from histoweft.errors import Faults
 from histoweft.ingest.section import NAN, Notes
 from histoweft.species import ENSEMBL, guess_species
 
+# FlyBase, WormBase, SGD, Entrez with a prefix, RefSeq, Ensembl's other species
+IDENTIFIER = re.compile(r"^(?:ENS[A-Z]{0,6}[GTP]\d{6,}|FBgn\d{7}|WBGene\d{8}|Y[A-P][LR]\d{3}[WC](?:-[A-Z])?"
+                        r"|AT[1-5MC]G\d{5}|LOC\d{5,}|[NX][MR]_\d{6,})(?:\.\d+)?(?:_PAR_Y)?$")  # fmt: skip
+NUMBER = re.compile(r"^\d+(?:\.0)?$")
+NO_NAME = {"", "nan", "none", "<na>", "na", "n/a", "null", "-"}
+"""Words that stand for no name, in any case; none is a gene."""
 EXCEL_DATE = re.compile(r"^\d{1,2}-(Mar|Sep|Dec|Sept)$|^(Mar|Sep|Dec|Sept)-\d{1,2}$", re.I)
 POLICIES = ("refuse", "round", "as_is")
 MAX_COUNT = 2**31 - 128  # the largest float32 below 2^31
@@ -27,8 +33,12 @@ def check_counts(
     where: str,
     faults: Faults,
     notes: Notes,
+    advice: str = "",
+    logged: bool = False,
 ) -> sparse.csr_matrix:
     """Return counts as int32 (float32 with ``as_is`` and fractions), noting what is wrong with the values.
+
+    Logarithms are refused under every policy: rounded they are no counts, and later steps would take logs of them.
 
     Parameters
     ----------
@@ -36,6 +46,10 @@ def check_counts(
         (n, g) CSR of any number type. It is not to be used afterwards: float32 values are turned in place.
     policy
         What to do with fractions: ``refuse`` (a fault), ``round`` or ``as_is``.
+    advice
+        What else the file holds, for the message where these are no counts.
+    logged
+        Whether the file says that these are logarithms.
     """
     if policy not in POLICIES:
         faults.add("config: ingest.counts", repr(policy), " | ".join(POLICIES))
@@ -52,7 +66,7 @@ def check_counts(
             faults.add(where, f"{what}: {place} ({n} of {data.size} non-zero values are so)", expected, hint)
         return n > 0
 
-    scaled = "Scaled or corrected values cannot be used: give the raw counts."
+    scaled = f"Scaled or corrected values cannot be used: give the raw counts. {advice}".strip()
     if refuse(lambda v: ~np.isfinite(v), "a value that is no number (NaN)") or refuse(
         lambda v: v < 0, "a negative count", hint=scaled
     ):
@@ -61,11 +75,16 @@ def check_counts(
         return counts
     fractions = _scan(data, _is_fraction)[1]
     share = f"{fractions} of {data.size} non-zero values"
+    if fractions and (evidence := log_evidence(counts, logged)):
+        hint = f"Rounding cannot make counts of them. {advice or 'Give the raw counts.'}"
+        refuse(_is_fraction, f"logarithms, no counts ({evidence})", "integer counts", hint)
+        return counts
     if fractions and policy == "refuse":
-        hint = (
-            "Give raw counts, or set ingest.counts: round (to the nearest integer) or ingest.counts: as_is (kept; "
-            "steps that need counts then refuse this sample)."
+        options = (
+            "set ingest.counts: round (to the nearest integer) or ingest.counts: as_is (kept; steps that need counts "
+            "then refuse this sample)."
         )
+        hint = f"{advice} Or {options}" if advice else f"Give raw counts, or {options}"
         refuse(_is_fraction, "a count that is not an integer", "integer counts", hint)
         return counts
     if fractions and policy == "as_is":
@@ -76,6 +95,61 @@ def check_counts(
         notes.add("counts_rounded", f"{share} were not integers and were rounded")
         out.eliminate_zeros()
     return out
+
+
+LOG_BASES = {"log1p": np.expm1, "log2(x + 1)": lambda v: np.exp2(v) - 1, "log10(x + 1)": lambda v: 10.0**v - 1}
+
+
+def log_evidence(counts: sparse.csr_matrix, stated: bool = False) -> str:
+    """Return what shows values to be logarithms of counts, or an empty string.
+
+    Undoing the logarithm gives whole numbers, or the same total in every observation, or whole multiples of each
+    observation's smallest value, as only logarithms do; or the file says so.
+
+    Parameters
+    ----------
+    counts
+        (n, g) with fractions among its values; up to 500 rows that hold something are looked at.
+    stated
+        Whether the file says that the logarithm was taken.
+    """
+    filled = np.flatnonzero(np.diff(counts.indptr) > 0)
+    rows = counts[filled[:: max(1, len(filled) // 500)][:500]]
+    largest = float(rows.data.max()) if rows.nnz else 0.0
+    if rows.nnz == 0 or largest > 40 or (rows.data < 0).any():
+        return ""
+    values = rows.data.astype(np.float64)
+    starts = rows.indptr[:-1]
+    if _all_whole(values / np.repeat(np.minimum.reduceat(values, starts), np.diff(rows.indptr))):
+        return ""  # whole multiples as they stand: counts divided by something, no logarithms
+    for name, undo in LOG_BASES.items():
+        if largest > (40 if name == "log1p" else 25 if name == "log2(x + 1)" else 12):
+            continue
+        back = undo(values)
+        totals = np.add.reduceat(back, starts)
+        if _all_whole(back):
+            return f"undoing {name} gives whole numbers"
+        if len(totals) > 5 and totals.std() < 1e-2 * totals.mean():
+            return f"undoing {name} gives the same total, {totals.mean():,.0f}, in every observation"
+        if _all_whole(back / np.repeat(np.minimum.reduceat(back, starts), np.diff(rows.indptr))):
+            return f"undoing {name} gives whole multiples of each observation's smallest value"
+    return f"uns['log1p'] says so, and the largest is {largest:.3g}" if stated else ""
+
+
+def _all_whole(values: np.ndarray) -> bool:
+    """Return whether nearly all values are whole numbers, and not all of them ones; float32 rounds at 1e-3."""
+    near = np.abs(values - np.rint(values)) <= np.minimum(0.05, 1e-3 * np.maximum(1, values))
+    return bool(near.mean() > 0.99 and (np.rint(values) > 1).mean() > 0.02)
+
+
+def is_identifier(name: str) -> bool:
+    """Return whether a name is a gene's identifier in a known data base, no symbol."""
+    return bool(IDENTIFIER.match(name))
+
+
+def is_number(name: str) -> bool:
+    """Return whether a name is a number only."""
+    return bool(NUMBER.match(name))
 
 
 def _blocks(size: int) -> Iterator[slice]:
@@ -126,8 +200,15 @@ def check_genes(
     """
     ids = np.array([str(v).strip() for v in ids], dtype=object)
     names = np.array([str(v).strip() for v in names], dtype=object)
-    empty = np.array([n in ("", "nan", "None", "<NA>") for n in names])
-    no_id = np.array([i in ("", "nan", "None", "<NA>") for i in ids])
+    empty = np.array([n.casefold() in NO_NAME for n in names])
+    no_id = np.array([i.casefold() in NO_NAME for i in ids])
+    if broken := [i for i, name in enumerate(names) if not name.isprintable()]:
+        faults.add(
+            f"{where}, gene {broken[0] + 1}",
+            f"the gene name {names[broken[0]]!r}",
+            "a name without tabs and line breaks",
+            f"{len(broken)} of {len(names)} names are so: columns of the file of genes ran together.",
+        )
     if (empty & no_id).any():
         rows = ", ".join(str(i + 1) for i in np.flatnonzero(empty & no_id)[:5])
         faults.add(where, f"{int((empty & no_id).sum())} genes without a name (row {rows})", "a name for each gene")
@@ -143,6 +224,10 @@ def check_genes(
     share = kinds.mean() if len(kinds) else 0.0
     if 0.05 < share < 0.95:
         notes.add("gene_mixture", f"{share:.0%} of the gene names are Ensembl identifiers, the others symbols")
+    if len(names) and sum(map(is_number, names)) > len(names) / 2:
+        notes.add(
+            "gene_numbers", f"gene names are numbers (first: {names[0]}): steps that know genes by name find none"
+        )
     if dates := [n for n in names if EXCEL_DATE.match(n)]:
         notes.add("gene_dates", f"{len(dates)} gene names look like spreadsheet dates (first: {dates[0]})")
     unique, repeated = make_unique(names)

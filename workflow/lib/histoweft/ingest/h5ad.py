@@ -7,155 +7,333 @@ from typing import TYPE_CHECKING, Any
 
 from histoweft.errors import Faults
 from histoweft.ingest.layout import check_file, check_readable, given_image
-from histoweft.ingest.section import Discovery, Notes, RawSection, SampleInput
+from histoweft.ingest.section import NAN, Discovery, Notes, RawSection, SampleInput
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-OBSM = ("spatial", "X_spatial", "X_spatial_coords", "spatial_um")
-OBS_XY = (
-    ("x_centroid", "y_centroid"),
-    ("center_x", "center_y"),
-    ("pxl_col_in_fullres", "pxl_row_in_fullres"),
-    ("x", "y"),
-    ("X", "Y"),
-    ("spatial_x", "spatial_y"),
-)
-MATRICES = ("X", "layers/counts", "layers/raw_counts", "raw/X")
+    from histoweft.ingest.geometry import Library
+
 SYMBOLS = (
     "gene_symbols",
     "gene_symbol",
     "symbol",
     "symbols",
+    "hgnc_symbol",
+    "mgi_symbol",
     "gene_name",
     "gene_names",
+    "genename",
+    "real_gene_name",
+    "external_gene_name",
     "feature_name",
     "gene_short_name",
+    "gene",
+    "genes",
+    "feature",
+    "features",
+    "name",
+    "names",
 )
-IDS = ("gene_ids", "gene_id", "ensembl", "ensembl_id", "ensembl_ids", "Accession", "feature_id")
+IDS = (
+    "gene_ids",
+    "gene_id",
+    "geneid",
+    "ensembl",
+    "ensembl_id",
+    "ensembl_ids",
+    "ensembl_gene_id",
+    "accession",
+    "feature_id",
+)
+TYPES = ("feature_types", "feature_type")
+ORGANISMS = {"homo sapiens": "human", "mus musculus": "mouse", "rattus norvegicus": "rat", "danio rerio": "zebrafish",
+             "ncbitaxon:9606": "human", "ncbitaxon:10090": "mouse", "ncbitaxon:10116": "rat",
+             "ncbitaxon:7955": "zebrafish"}  # fmt: skip
 VELOCITY = ("spliced", "unspliced")
 
 
-def discover(path: Path, image: str | Path = "", where: str = "", **options) -> Discovery:
-    """Check that the file is there and is called ``.h5ad`` or ``.loom``."""
+def discover(path: Path, image: str | Path = "", where: str = "", subset: str = "", **options) -> Discovery:
+    """Check that the file is there and is called ``.h5ad`` or ``.loom``; take the image inside it, if it is to be had.
+
+    Only for a file that holds images is anything but the standard library needed, and the file opened.
+    """
     found = Discovery()
     if check_file(path, where, found.faults, "an .h5ad or .loom file"):
         if path.suffix.lower() not in (".h5ad", ".loom"):
             found.faults.add(where, path.name, "an .h5ad or .loom file", "Is the column platform right?")
         found.roles["matrix"] = path
-    given_image(image, where, found)
+    if not given_image(image, where, found) and not found.faults and path.suffix.lower() == ".h5ad":
+        _image_inside(path, subset or "", found)
     check_readable(found, where)
     return found
+
+
+def _image_inside(path: Path, subset: str, found: Discovery) -> None:
+    """Take the image of the file's library, with the scale the file gives it."""
+    try:
+        from histoweft.ingest import geometry
+        from histoweft.ingest.embedded import EmbeddedImage
+
+        inside = geometry.embedded_image(path, subset)
+    except ImportError:  # planning may run where only Snakemake is installed; the job then finds no image either
+        return
+    if inside is not None:
+        found.image_kind = inside[0]
+        found.image = EmbeddedImage(path, inside[1])
+        found.notes.choose("image", f"{inside[1]}, inside {path.name}")
 
 
 def read(
     sample: SampleInput, found: Discovery, faults: Faults, notes: Notes, spatial: bool = True
 ) -> RawSection | None:
-    """Read one AnnData or loom file.
+    """Read one AnnData or loom file; nothing is judged yet that a rule `subset` may leave out.
 
-    Counts are the first of X, ``layers['counts']``, ``layers['raw_counts']`` and ``raw`` that holds integers only.
+    The counts are the matrix that `matrices.choose` finds, or the one that the sheet names.
     """
     from histoweft.ingest import tables
 
     path = found.roles["matrix"]
     raw = None
     with tables.attempt(faults, path, "an AnnData file" if path.suffix == ".h5ad" else "a loom file"):
-        parts = read_loom(path) if path.suffix.lower() == ".loom" else read_anndata(path, notes)
-        raw = _assemble(path, parts, sample, found, notes, spatial)
+        reader = read_loom if path.suffix.lower() == ".loom" else read_anndata
+        raw = _assemble(path, reader(path, sample, notes, spatial), notes)
     return raw
 
 
-def _assemble(
-    path, parts: dict[str, Any], sample: SampleInput, found: Discovery, notes: Notes, spatial: bool
-) -> RawSection:
-    """Turn the parts of a file into a `RawSection`."""
-    import numpy as np
+def _assemble(path: Path, parts: dict[str, Any], notes: Notes) -> RawSection:
+    """Turn the parts of a file into a `RawSection` without places."""
     import pandas as pd
 
-    from histoweft.ingest import checks, tables
+    from histoweft.ingest import matrices, tables
 
     counts, obs, var = parts["counts"], parts["obs"], parts["var"]
     barcodes = obs.index.astype(str).to_numpy(object)
     tables.check_shape(path, counts, barcodes, var.index)
-    ids, names = gene_columns(var)
-    raw = RawSection(
+    ids, names = gene_columns(var, notes)
+    return RawSection(
         counts=counts,
         barcodes=barcodes,
         gene_ids=ids,
         gene_names=names,
+        feature_types=_types(var),
         obs=obs.set_axis(pd.Index(barcodes, name="barcode")),
         layers=parts["layers"],
         counts_where=f"{path}, {parts['matrix']}",
+        counts_advice=matrices.advice(parts["matrix"], parts["looked"]),
+        logged=parts["logged"],
+        species=parts["species"],
+        stored={name: parts[name] for name in ("obsm", "obsm_names", "libraries")},
     )
-    if not spatial:
-        return raw
-    xy = parts["xy"] if parts["xy"] is not None else _obs_xy(obs)
-    if xy is None:
+
+
+def _types(var: pd.DataFrame) -> np.ndarray | None:
+    """Return what the file calls its features."""
+    lower = {str(c).casefold(): c for c in var.columns}
+    column = next((lower[name] for name in TYPES if name in lower), None)
+    return None if column is None else var[column].astype(object).fillna("").astype(str).to_numpy(object)
+
+
+def locate(sample: SampleInput, found: Discovery, raw: RawSection, faults: Faults, notes: Notes) -> None:
+    """Give the observations that the sheet keeps their places and scale."""
+    from histoweft.ingest import tables
+
+    with tables.attempt(faults, found.roles["matrix"], "an AnnData file with places"):
+        _locate(sample, found, raw, notes)
+
+
+def _locate(sample: SampleInput, found: Discovery, raw: RawSection, notes: Notes) -> None:
+    import numpy as np
+    import pandas as pd
+
+    from histoweft.ingest import sections, tables
+
+    path, obs = found.roles["matrix"], raw.obs
+    xy = _places(raw, path, notes)
+    if xy.shape[1] > 2 and sections.PLANE not in obs:
+        raw.obs[sections.PLANE] = xy[:, 2]
+    frame = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1]}, index=pd.Index(raw.barcodes, name="barcode"))
+    for name in ("array_row", "array_col"):
+        if name in obs and pd.api.types.is_numeric_dtype(obs[name]):
+            frame[name] = obs[name].to_numpy(float)
+    if "in_tissue" in obs:
+        frame["in_tissue"] = _in_tissue(obs["in_tissue"], path, notes)
+    lost = ~np.isfinite(xy[:, :2]).all(axis=1)
+    if lost.all():
+        tables.stop(path, "no observation with coordinates", "a position for each")
+    if lost.any():
+        notes.add(
+            "without_position",
+            f"{_some(raw.barcodes[lost])} of {len(lost)} without coordinates: dropped."
+            " If they belong to the tissue, read the positions again and write the file anew",
+        )
+        frame = frame[~lost]
+    raw.positions = frame
+    library = _library(raw, obs)
+    _scale(sample, found, raw, library, notes)
+    if found.image is not None:
+        raw.image_scale = _image_scale(sample, found, library, notes)
+
+
+def _places(raw: RawSection, path: Path, notes: Notes) -> np.ndarray:
+    """Return (n, 2) or (n, 3) coordinates: by name, those of the whole section before those of a field of view."""
+    from histoweft.ingest import geometry, sections, tables
+
+    obs = raw.obs
+    sets = geometry.candidates(raw.stored["obsm"], obs, path)
+    if not sets:
         tables.stop(
             path,
-            f"no coordinates (obsm: {', '.join(parts['obsm']) or 'none'}; "
+            f"no coordinates (obsm: {', '.join(raw.stored['obsm_names']) or 'none'}; "
             f"obs: {', '.join(map(str, obs.columns[:10])) or 'none'})",
             "obsm['spatial'], or obs columns x and y",
             "For single-cell data without coordinates use platform scrna.",
         )
-    frame = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1]}, index=pd.Index(barcodes, name="barcode"))
-    if not np.isfinite(xy).all():
-        bad = np.flatnonzero(~np.isfinite(xy).all(axis=1))
-        tables.stop(path, f"{len(bad)} spots without coordinates (first: {barcodes[bad[0]]})", "a position for each")
-    for name in ("array_row", "array_col"):
-        if name in obs and pd.api.types.is_numeric_dtype(obs[name]):
-            frame[name] = obs[name].to_numpy()
-    if "in_tissue" in obs:
-        frame["in_tissue"] = pd.to_numeric(obs["in_tissue"], errors="coerce").to_numpy() > 0
-    if {"array_row", "array_col"} <= set(frame) and parts["libraries"]:
-        pitch = float(sample.option("spot_pitch_um") or 100.0)  # written by a Visium reader
-        raw.mpp_estimate = checks.mpp_from_lattice(frame, row_um=pitch * 3**0.5 / 2, col_um=pitch / 2)
+    fov = geometry.fov_column(obs)
+    apart = [entry for entry in sets if fov is None or not sections.overlaid(obs[fov], entry[1])]
+    label, xy = (apart or sets)[0]
+    if pair := (geometry.exchanged(obs, xy) if label.startswith("obsm") and "columns" not in label else ""):
+        xy = xy[:, [1, 0, *range(2, xy.shape[1])]]
+        notes.add("axes", f"{label} holds y before x, as the obs columns {pair} show: exchanged")
+    notes.choose("coordinates", label if fov is None else f"{label}; fields of view: {fov}")
+    return xy
+
+
+def _in_tissue(values: pd.Series, path: Path, notes: Notes) -> np.ndarray:
+    """Return which spots are on tissue, in whatever words; those of which nothing is said are taken to be."""
+    import numpy as np
+
+    from histoweft.ingest import tables
+
+    known, wrong = values.notna().to_numpy(), Faults()
+    found = np.ones(len(values), bool)
+    found[known] = tables.booleans(values[known], f"{path}, obs", wrong)
+    wrong.raise_if_any()
+    if not known.all():
+        notes.add("in_tissue", f"in_tissue says nothing of {_some(values.index[~known])}: taken as on the tissue")
+    return found
+
+
+def _some(names) -> str:
+    """Return how many observations, and the first of them."""
+    return f"{len(names)} observation{'s' if len(names) > 1 else ''} (first: {names[0]})"
+
+
+def _library(raw: RawSection, obs: pd.DataFrame) -> Library | None:
+    """Return the library of these observations, and note its name; None where several, or none, may be theirs."""
+    known: dict[str, Library] = raw.stored["libraries"]
+    names = list(known)
+    for column in obs.columns if len(names) > 1 else ():
+        values = obs[column].dropna().astype(str).unique()
+        if len(values) and set(values) <= set(names):
+            names = sorted(values)
+            break
+    raw.library_ids = names
+    same = {tuple(sorted(known[name].scalefactors.items())) for name in names}
+    return known[names[0]] if len(same) == 1 else None
+
+
+def _scale(sample: SampleInput, found: Discovery, raw: RawSection, library: Library | None, notes: Notes) -> None:
+    """Fill in um per pixel and the size of a spot: what the file says, else what its lattice says."""
+    from histoweft.ingest import checks, geometry
+
+    frame = raw.positions
+    pitch = float(sample.option("spot_pitch_um") or 100.0)
+    shape = geometry.lattice_of(frame) if {"array_row", "array_col"} <= set(frame) else ""
+    bin_um = NAN if library is None else library.number("bin_size_um")
+    if library is not None:
+        raw.mpp = library.number("microns_per_pixel")
+    if shape and len(_known(frame)) < len(frame):
+        unknown = frame.index.difference(_known(frame).index, sort=False)
+        told = f"{_some(unknown)} of {len(frame)} without array_row or array_col: left out of the scale's estimate"
+        # the header of a positions table taken for a spot, or its first spot for the header
+        cause = ". One spot is lost where a first line is read as a header: read tissue_positions.csv again"
+        notes.add("array_positions", told + (cause if len(unknown) == 1 else ""))
+    if shape == "hexagonal":
+        raw.on_lattice = True
+        raw.mpp_estimate = checks.mpp_from_lattice(_known(frame), row_um=pitch * 3**0.5 / 2, col_um=pitch / 2)
         raw.mpp_source = f"the spot pitch ({pitch:g} um)"
         raw.spot_diameter_um = 0.55 * pitch
+    elif shape == "square":
+        raw.on_lattice = True
+        if bin_um > 0:
+            raw.mpp_estimate = checks.mpp_from_lattice(_known(frame), row_um=bin_um, col_um=bin_um)
+            raw.mpp_source = f"the bin size ({bin_um:g} um)"
+            raw.spot_diameter_um = bin_um
+    if not raw.spot_diameter_um > 0 and library is not None:
+        mpp = sample.mpp or raw.mpp
+        diameter = library.number("spot_diameter_fullres")
+        # readers of imaging data write a diameter of 1 pixel where there are no spots
+        raw.spot_diameter_um = bin_um if bin_um > 0 else diameter * (mpp if diameter > 1 else NAN)
     raw.spot_diameter_um = float(sample.option("spot_diameter_um") or raw.spot_diameter_um)
-    raw.positions = frame
-    raw.library_ids = parts["libraries"]
-    if found.image is not None:
-        raw.image_scale = float(sample.option("image_scale") or 1.0)
-    elif parts["images"]:
-        notes.add("embedded_image", "the images inside uns['spatial'] are not used: give the image file in the sheet")
-    return raw
+    notes.choose("lattice", shape or "none: cells, or places without array_row and array_col")
 
 
-def _obs_xy(obs: pd.DataFrame) -> np.ndarray | None:
-    import pandas as pd
-
-    for pair in OBS_XY:
-        if set(pair) <= set(obs.columns) and all(pd.api.types.is_numeric_dtype(obs[c]) for c in pair):
-            return obs[list(pair)].to_numpy(float)
-    return None
+def _known(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the spots of which place and array position are known."""
+    return frame.dropna(subset=["x", "y", "array_row", "array_col"])
 
 
-def gene_columns(var: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return gene identifiers and symbols from a var frame, whichever of the two its index holds."""
-    from histoweft.ingest.checks import ENSEMBL
-
-    index = var.index.astype(str).to_numpy(object)
-    lower = {str(c).casefold(): c for c in var.columns}
-    symbols = next((lower[c] for c in SYMBOLS if c in lower), None)
-    ids = next((lower[c.casefold()] for c in IDS if c.casefold() in lower), None)
-    sampled = index[:200]
-    is_ensembl = len(sampled) and sum(bool(ENSEMBL.match(v)) for v in sampled) > len(sampled) / 2
-    if is_ensembl:
-        return index, (
-            var[symbols].astype(object).fillna("").astype(str).to_numpy(object) if symbols is not None else index
+def _image_scale(sample: SampleInput, found: Discovery, library: Library | None, notes: Notes) -> float:
+    """Return the image's pixels per coordinate unit: the sheet's, the library's for this kind of image, else 1."""
+    if sample.option("image_scale"):
+        return float(sample.option("image_scale"))
+    factor = NAN if library is None else library.number(f"tissue_{found.image_kind}_scalef")
+    if factor > 0:
+        notes.choose(
+            "image scale", f"{factor:g}, tissue_{found.image_kind}_scalef of the file's library {library.name}"
         )
-    return (var[ids].astype(str).to_numpy(object) if ids is not None else index), index
+        return factor
+    return 1.0
 
 
-def read_anndata(path: Path, notes: Notes) -> dict[str, Any]:
+def gene_columns(var: pd.DataFrame, notes: Notes | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return gene identifiers and symbols from a var frame, whichever of the two its index holds.
+
+    An index of symbols is kept. Where it holds identifiers or running numbers, symbols come from the first column that
+    is called so and holds names.
+    """
+    notes = Notes() if notes is None else notes
+    index = var.index.astype(str).to_numpy(object)
+    lower = {str(c).casefold(): c for c in reversed(var.columns)}
+    ids = next((_words(var[lower[c]]) for c in IDS if c in lower), None)
+    kind = name_kind(index)
+    if kind == "symbols":
+        notes.choose("gene names", "the index of var")
+        return (index if ids is None else ids), index
+    symbols = next((lower[c] for c in SYMBOLS if c in lower and name_kind(_words(var[lower[c]])) == "symbols"), None)
+    taken = f"var['{symbols}']" if symbols is not None else "the index of var, as no column holds symbols"
+    notes.choose("gene names", f"{taken} (the index holds {kind})")
+    if kind == "running numbers":
+        fallback = index if ids is None else ids
+        return fallback, (fallback if symbols is None else _words(var[symbols]))
+    return index, (index if symbols is None else _words(var[symbols]))
+
+
+def _words(values: pd.Series) -> np.ndarray:
+    return values.astype(object).fillna("").astype(str).to_numpy(object)
+
+
+def name_kind(names: np.ndarray) -> str:
+    """Return ``identifiers``, ``running numbers`` or ``symbols``: what most of some names are."""
+    from histoweft.ingest.checks import is_identifier, is_number
+
+    sampled = [str(name) for name in names[:: max(1, len(names) // 500)] if str(name).strip()]
+    if not sampled:
+        return "running numbers"
+    for kind, test in (("identifiers", is_identifier), ("running numbers", is_number)):
+        if sum(map(test, sampled)) > len(sampled) / 2:
+            return kind
+    return "symbols"
+
+
+def read_anndata(path: Path, sample: SampleInput, notes: Notes, spatial: bool = True) -> dict[str, Any]:
     """Read from an h5ad only what is needed; matrices that are not used stay on disk."""
     # not anndata.read_h5ad: it loads every layer and raw as well, several times the memory of the one matrix used
     import h5py
 
-    from histoweft.ingest import tables
-    from histoweft.io import read_element
+    from histoweft.ingest import geometry, matrices, tables
 
     with h5py.File(path, "r") as handle:
         if not {"obs", "var"} <= set(handle):
@@ -164,35 +342,71 @@ def read_anndata(path: Path, notes: Notes) -> dict[str, Any]:
                 path, f"groups {', '.join(sorted(handle)[:6]) or 'none'}", "an AnnData file (obs, var, X)", hint
             )
         obs, var = _frame(handle, "obs"), _frame(handle, "var")
-        present = [name for name in MATRICES if name in handle]
-        if not present:
-            tables.stop(path, "no matrix", "X, layers['counts'] or raw")
-        chosen = next((name for name in present if _all_integer(handle[name])), present[0])
-        if chosen != "X":
-            notes.add("counts_from", f"X does not hold integers: counts are read from {chosen}")
-        if chosen == "raw/X":
-            var = _frame(handle["raw"], "var")
+        chosen, looked = matrices.choose(handle, path, sample.layer, sample.at("layer"), notes)
+        if chosen in ("raw/X", "raw.X"):
+            var = _with_columns(_frame(handle["raw"], "var") if chosen == "raw/X" else _frame(handle, "raw.var"), var)
         counts = _matrix(handle[chosen], path)
         layers = {n: _matrix(handle[f"layers/{n}"], path) for n in VELOCITY if f"layers/{n}" in handle}
-        layers = {n: m for n, m in layers.items() if m.shape == counts.shape}
-        obsm = list(handle["obsm"]) if "obsm" in handle and isinstance(handle["obsm"], h5py.Group) else []
-        stored = next((handle[f"obsm/{name}"] for name in OBSM if name in obsm), None)
-        xy = stored[()] if isinstance(stored, h5py.Dataset) else stored
-        if xy is not None and not hasattr(xy, "dtype"):  # a frame
-            xy = read_element(xy).to_numpy(dtype=float)
-        libraries = list(handle["uns/spatial"]) if "uns/spatial" in handle else []
-        images = any("images" in handle[f"uns/spatial/{name}"] for name in libraries)
-    return {
-        "counts": counts,
-        "obs": obs,
-        "var": var,
-        "xy": None if xy is None else xy[:, :2].astype(float),
-        "obsm": obsm,
-        "layers": layers,
-        "libraries": libraries,
-        "images": images,
-        "matrix": chosen,
-    }
+        obsm = list(handle["obsm"]) if isinstance(handle.get("obsm"), h5py.Group) else []
+        return {
+            "counts": counts,
+            "obs": obs,
+            "var": var,
+            "obsm": _stored_places(handle, path, len(obs)) if spatial else {},
+            "obsm_names": obsm,
+            "layers": {n: m for n, m in layers.items() if m.shape == counts.shape},
+            "libraries": geometry.libraries(handle) if spatial else {},
+            "matrix": chosen,
+            "looked": looked,
+            "logged": "log1p" in handle.get("uns", ()) and not chosen.startswith("layers/"),
+            "species": _organism(handle, obs),
+        }
+
+
+def _with_columns(raw: pd.DataFrame, var: pd.DataFrame) -> pd.DataFrame:
+    """Return raw's var with the columns that only var has, where both know the gene."""
+    lacking = [column for column in var.columns if column not in raw]
+    return raw.join(var[lacking]) if lacking and var.index.is_unique and raw.index.is_unique else raw
+
+
+def _organism(handle, obs: pd.DataFrame) -> str:
+    """Return the species that the file states for all its observations, or an empty string."""
+    import h5py
+
+    from histoweft.ingest.tables import decode
+
+    stated = []
+    for name in ("organism_ontology_term_id", "organism"):
+        if isinstance(handle.get(f"uns/{name}"), h5py.Dataset) and handle[f"uns/{name}"].shape == ():
+            stated.append(str(decode([handle[f"uns/{name}"][()]])[0]))
+        elif name in obs:
+            stated += list(obs[name].dropna().astype(str).unique())
+    found = {ORGANISMS[text.casefold()] for text in stated if text.casefold() in ORGANISMS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _stored_places(handle, path: Path, n: int) -> dict[str, Any]:
+    """Return the known sets of coordinates in obsm: arrays, and tables with their column names."""
+    import h5py
+    import pandas as pd
+
+    from histoweft.ingest import geometry, tables
+    from histoweft.io import read_element
+
+    found = {}
+    for name in geometry.OBSM:
+        stored = handle.get(f"obsm/{name}")
+        if stored is None:
+            continue
+        if isinstance(stored, h5py.Dataset):
+            values = stored[()]
+            values = pd.DataFrame(values) if values.dtype.names else values
+        else:
+            values = read_element(stored)
+        if values.ndim != 2 or values.shape[0] != n or values.shape[1] < 2:
+            tables.stop(f"{path}, obsm['{name}']", f"an array of {values.shape}", f"{n} rows of x and y")
+        found[name] = values if hasattr(values, "columns") else values.astype(float)
+    return found
 
 
 def _frame(handle, name: str) -> pd.DataFrame:
@@ -225,22 +439,6 @@ def _frame(handle, name: str) -> pd.DataFrame:
     return frame
 
 
-def _all_integer(element, block: int = 5_000_000) -> bool:
-    """Return whether a stored matrix holds integers only, reading block by block and stopping at the first fraction."""
-    import h5py
-    import numpy as np
-
-    data = element["data"] if isinstance(element, h5py.Group) else element
-    if data.dtype.kind in "iub":
-        return True
-    step = block if data.ndim == 1 else max(1, block // max(1, data.shape[1]))
-    for start in range(0, data.shape[0], step):
-        part = data[start : start + step]
-        if not (np.isfinite(part) & (part == np.rint(part))).all():
-            return False
-    return True
-
-
 def _matrix(element, path: Path):
     """Return a stored matrix as CSR; a dense one is turned sparse in bands of rows."""
     import h5py
@@ -261,20 +459,21 @@ def _matrix(element, path: Path):
     return sparse.vstack(bands, format="csr") if bands else sparse.csr_matrix(element.shape)
 
 
-def read_loom(path: Path) -> dict[str, Any]:
+def read_loom(path: Path, sample: SampleInput, notes: Notes, spatial: bool = True) -> dict[str, Any]:
     """Read a loom file (genes x cells, attributes of rows and columns)."""
     # not anndata.read_loom: it needs loompy, one more dependency for a handful of HDF5 reads
     import h5py
     import pandas as pd
     from scipy import sparse
 
-    from histoweft.ingest import tables
+    from histoweft.ingest import matrices, tables
 
     with h5py.File(path, "r") as handle:
         if not {"matrix", "row_attrs", "col_attrs"} <= set(handle):
             tables.stop(path, f"groups {', '.join(sorted(handle)[:6])}", "a loom file (matrix, row_attrs, col_attrs)")
         obs, var = _attributes(handle["col_attrs"]), _attributes(handle["row_attrs"])
-        matrix = handle["matrix"]
+        chosen, looked = matrices.choose(handle, path, sample.layer, sample.at("layer"), notes)
+        matrix = handle[chosen]
         rows = max(1, 20_000_000 // max(1, matrix.shape[1]))
         bands = [sparse.csr_matrix(matrix[i : i + rows]) for i in range(0, matrix.shape[0], rows)]
         counts = sparse.vstack(bands, format="csr").T.tocsr()
@@ -289,12 +488,14 @@ def read_loom(path: Path) -> dict[str, Any]:
         "counts": counts,
         "obs": obs,
         "var": var,
-        "xy": None,
-        "obsm": [],
+        "obsm": {},
+        "obsm_names": [],
         "layers": layers,
-        "libraries": [],
-        "images": False,
-        "matrix": "matrix",
+        "libraries": {},
+        "matrix": chosen,
+        "looked": looked,
+        "logged": False,
+        "species": "",
     }
 
 

@@ -128,7 +128,12 @@ def _present(sample: str, row: dict, downloads: dict[str, Path], where: str) -> 
     if "image" in downloads or "alignment" in downloads:  # looked at when they are there
         given["alignment"] = "none" if given["alignment"] or "alignment" in downloads else ""
     found = discover(
-        row["platform"], row["path"], sample=sample, where=where, options={"bin_um": row["bin_um"]}, **given
+        row["platform"],
+        row["path"],
+        sample=sample,
+        where=where,
+        options={"bin_um": row["bin_um"], "subset": row["subset"]},
+        **given,
     )
     found.roles.update({column: path for column, path in downloads.items() if column != "image"})
     if "image" in downloads:

@@ -31,6 +31,9 @@ _PLATFORMS: dict[str, tuple[Callable[..., Discovery], Callable[..., RawSection |
     "scrna": (scrna.discover, scrna.read),
 }
 PLATFORMS = tuple(_PLATFORMS)
+_LOCATE = {"h5ad": h5ad.locate}
+"""Platforms that place observations in a second step, when it is known which ones the sheet keeps."""
+_ON_LATTICE = ("visium", "visium_hd", "st")
 
 
 def discover(
@@ -56,7 +59,7 @@ def discover(
     where
         How faults name the sheet line; ``sample <name>`` when empty.
     options
-        Only ``bin_um`` (Visium HD) matters here.
+        Only ``bin_um`` (Visium HD) and ``subset`` (which library's image) matter here.
 
     Returns
     -------
@@ -76,7 +79,13 @@ def discover(
         return found
     bin_um = (options or {}).get("bin_um") or OPTIONS["bin_um"]
     found = _PLATFORMS[platform][0](
-        Path(path), image, where=f"{where}, column path", positions=positions, bin_um=bin_um, alignment=alignment
+        Path(path),
+        image,
+        where=f"{where}, column path",
+        positions=positions,
+        bin_um=bin_um,
+        subset=(options or {}).get("subset", ""),
+        alignment=alignment,
     )
     if str(alignment) and platform != "xenium":
         found.faults.add(f"{where}, column alignment", str(alignment), "nothing: only platform xenium takes it")
@@ -106,7 +115,7 @@ def read(sample: SampleInput) -> Section:
         positions=sample.positions,
         alignment=sample.alignment,
         labels=sample.labels,
-        options=sample.options,
+        options={**sample.options, "subset": sample.subset},
         where=sample.where or f"sample {sample.sample}",
     )
     faults.extend(found.faults)
@@ -141,21 +150,31 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
     from histoweft.ingest import checks, image_checks
 
     where = raw.counts_where
+    dropped: dict[str, int] = {}
+    _add_table_columns(sample, found, raw, faults)
+    _keep_subset(sample, raw, dropped, faults)
+    if sample.platform in _LOCATE and not faults:
+        _LOCATE[sample.platform](sample, found, raw, faults, notes)
     checks.check_duplicates(raw.barcodes, where, faults)
     obs = pd.DataFrame(index=pd.Index(raw.barcodes.astype(str), name="barcode"))
     keep = np.ones(len(obs), bool)
-    dropped: dict[str, int] = {}
-    _add_table_columns(sample, found, raw, faults, notes)
-    if sample.subset:
-        keep &= checks.select(raw.obs if raw.obs is not None else obs, sample.subset, sample.at("subset"), faults)
-        dropped["subset"] = int((~keep).sum())
     if raw.positions is not None:
         keep = _place(sample, found, raw, obs, keep, dropped, faults, notes)
+        _check_sections(sample, found, raw, obs, keep, faults, notes)
     features = _drop_other_features(raw, obs, notes)
     counts = checks.check_counts(
-        raw.counts, raw.barcodes, raw.gene_names, sample.option("counts"), where, faults, notes
+        raw.counts,
+        raw.barcodes,
+        raw.gene_names,
+        sample.option("counts"),
+        where,
+        faults,
+        notes,
+        raw.counts_advice,
+        raw.logged,
     )
     var, species = checks.check_genes(raw.gene_ids, raw.gene_names, where, faults, notes, features, raw.genomes)
+    species = _species(raw.species, species, notes)
     _label(sample, found, raw, obs, faults, notes)
     for column in sample.option("obs_columns") or ():
         if raw.obs is None or column not in raw.obs:
@@ -222,21 +241,91 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
     )
 
 
-def _add_table_columns(sample: SampleInput, found: Discovery, raw: RawSection, faults: Faults, notes: Notes) -> None:
-    """Let `subset` and ``obs_columns`` name columns of the labels table where the file itself has none such."""
+def _add_table_columns(sample: SampleInput, found: Discovery, raw: RawSection, faults: Faults) -> None:
+    """Let `subset` and ``obs_columns`` name columns of the labels table, and what stands around barcodes.
+
+    What there is to say about the labels table is said later, of the observations that are kept.
+    """
     import pandas as pd
 
-    from histoweft.ingest import checks, labels
+    from histoweft.ingest import checks, labels, sections
 
     wanted = [*checks.subset_columns(sample.subset), *(sample.option("obs_columns") or ())]
     lacking = [name for name in wanted if raw.obs is None or name not in raw.obs]
-    if "labels" not in found.roles or not lacking:
-        return
     obs = pd.DataFrame(index=pd.Index(raw.barcodes, name="barcode")) if raw.obs is None else raw.obs.copy()
-    for name in lacking:
-        values = labels.from_table(found.roles["labels"], raw.barcodes, None, name, sample.at("subset"), faults, notes)
+    if sections.SUFFIX in lacking and (tags := sections.suffixes(raw.barcodes)) is not None:
+        obs[sections.SUFFIX] = tags
+        lacking.remove(sections.SUFFIX)
+    if sections.PLANE in lacking and (z := _third_coordinate(raw)) is not None:
+        obs[sections.PLANE] = z
+        lacking.remove(sections.PLANE)
+    table = found.roles.get("labels")
+    for name in lacking if table else ():
+        values = labels.from_table(table, raw.barcodes, None, name, sample.at("subset"), faults, Notes())
         obs[name] = None if values is None else values.to_numpy(object)
-    raw.obs = obs
+    raw.obs = obs if len(obs.columns) else raw.obs
+
+
+def _third_coordinate(raw: RawSection) -> np.ndarray | None:
+    """Return the third column of a file's places, where they have one."""
+    arrays = [values for values in raw.stored.get("obsm", {}).values() if not hasattr(values, "columns")]
+    return next((values[:, 2] for values in arrays if values.shape[1] > 2), None)
+
+
+def _keep_subset(sample: SampleInput, raw: RawSection, dropped: dict[str, int], faults: Faults) -> None:
+    """Leave out what the sheet leaves out, before anything is judged."""
+    import pandas as pd
+
+    from histoweft.ingest import checks
+
+    if not sample.subset:
+        return
+    obs = pd.DataFrame(index=pd.Index(raw.barcodes, name="barcode")) if raw.obs is None else raw.obs
+    keep = checks.select(obs, sample.subset, sample.at("subset"), faults)
+    dropped["subset"] = int((~keep).sum())
+    if not keep.all() and keep.any():
+        raw.keep(keep)
+
+
+def _species(stated: str, guessed: str, notes: Notes) -> str:
+    """Return the species: the file's word, else what its genes' names show."""
+    if stated and guessed and guessed != stated:
+        notes.add("species", f"the file says {stated}, its genes' names say {guessed}: took the file's word")
+    species = stated or guessed
+    how = "as the file says" if stated else "from the names of genes"
+    notes.choose("species", f"{species}, {how}" if species else "unknown: names of genes do not tell")
+    return species
+
+
+def _check_sections(
+    sample: SampleInput,
+    found: Discovery,
+    raw: RawSection,
+    obs: pd.DataFrame,
+    keep: np.ndarray,
+    faults: Faults,
+    notes: Notes,
+) -> None:
+    """Refuse several sections in one sample, and places that no section has."""
+    import pandas as pd
+
+    from histoweft.ingest import checks, sections
+
+    if faults or not keep.any():
+        return
+    columns = pd.DataFrame(index=obs.index) if raw.obs is None else raw.obs
+    sections.check(
+        columns[keep],
+        obs[["x", "y"]].to_numpy(float)[keep],
+        raw.barcodes[keep],
+        raw.library_ids if sample.platform == "h5ad" else [],
+        checks.subset_columns(sample.subset),
+        raw.on_lattice or sample.platform in _ON_LATTICE,
+        str(found.roles["matrix"]),
+        raw.counts_where,
+        faults,
+        notes,
+    )
 
 
 def _place(
@@ -275,11 +364,10 @@ def _drop_other_features(raw: RawSection, obs: pd.DataFrame, notes: Notes) -> np
 
     import numpy as np
 
-    types = raw.feature_types
-    if types is None:
-        return None
-    types = np.asarray(types, dtype=object)
-    gene = types == "Gene Expression"
+    from histoweft.ingest import features
+
+    types = features.feature_types(raw.gene_names, raw.gene_ids, raw.feature_types)
+    gene = types == features.GENE
     if gene.all() or not gene.any():  # a panel that names its features otherwise is left as it is
         return types
     for kind in sorted(set(types[~gene])):

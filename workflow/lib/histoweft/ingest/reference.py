@@ -31,7 +31,10 @@ def located(config: Mapping[str, Any]) -> dict[str, Any]:
     options = config.get("annotation")
     if not isinstance(options, dict) or not isinstance(options.get("reference"), str) or not options["reference"]:
         return {}
-    found = {name: options[name] for name in ("labels", "labels_column", "batch", "subset", "counts", "spatial")}
+    found = {
+        name: options[name] for name in ("labels", "labels_column", "batch", "subset", "counts", "spatial")
+    }
+    found["layer"] = options.get("layer", "")
     root = Path(str(config["data_root"])).expanduser()
     found["path"] = str(resolve(root / options["reference"]))
     if labels_is_table(options["labels"], options["reference"]):
@@ -91,6 +94,7 @@ def read(source: Mapping[str, Any]) -> Section:
         source["path"],
         labels=source["labels"],
         labels_column=source["labels_column"],
+        layer=source.get("layer", ""),
         subset=source["subset"],
         options={"counts": source["counts"], "obs_columns": [source["batch"]] if source["batch"] else ()},
         where=WHERE,

@@ -89,6 +89,8 @@ class SampleInput:
         Coordinates table, where it is not beside the counts under a known name.
     alignment
         Xenium; the matrix that lays the image on the run, ``none`` where they share their axes already.
+    layer
+        Which matrix of an h5ad or loom file holds the counts; empty to find out.
     subset
         Spots to keep: ``column=value``; also ``!=``, ``a|b`` for either, ``;`` between conditions.
     options
@@ -111,6 +113,7 @@ class SampleInput:
     labels_column: str = ""
     positions: str | Path = ""
     alignment: str | Path = ""
+    layer: str = ""
     subset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     where: str = ""
@@ -191,6 +194,16 @@ class RawSection:
     positions
         Frame indexed by barcode with ``x``, ``y`` (full-resolution pixels) and, where known, ``in_tissue``,
         ``array_row``, ``array_col``; may hold more or fewer barcodes than the matrix. None for plain scRNA.
+    counts_advice
+        What else the file holds, and how to choose it: for the message where these are no counts.
+    logged
+        Whether the file says that these values are logarithms.
+    species
+        As the file states it; empty where it does not.
+    on_lattice
+        Spots or bins, which never share a place.
+    stored
+        What the platform's second step, which places the observations, needs of the file.
     """
 
     counts: sparse.csr_matrix
@@ -210,6 +223,20 @@ class RawSection:
     image_frame: tuple[float, float] | None = None  # width and height of the full-resolution picture, by other files
     library_ids: list[str] = field(default_factory=list)
     counts_where: str = ""
+    counts_advice: str = ""
+    logged: bool = False
+    species: str = ""
+    on_lattice: bool = False
+    stored: dict[str, Any] = field(default_factory=dict)
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Leave the observations of a mask (n,) only, before anything is judged."""
+        self.counts = self.counts[rows]
+        self.barcodes = self.barcodes[rows]
+        self.layers = {name: layer[rows] for name, layer in self.layers.items()}
+        self.obs = None if self.obs is None else self.obs[rows]
+        if "obsm" in self.stored:
+            self.stored["obsm"] = {name: values[rows] for name, values in self.stored["obsm"].items()}
 
 
 @dataclass

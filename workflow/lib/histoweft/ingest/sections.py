@@ -1,0 +1,226 @@
+"""Whether one sample of the sheet holds one section: several in one file lie on one another unnoticed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from histoweft import places
+from histoweft.errors import Faults
+from histoweft.ingest import geometry
+from histoweft.ingest.section import Notes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+SUFFIX, PLANE = "barcode_suffix", "z"
+"""Columns that a rule `subset` can name in any file: what stands around a barcode, and a third coordinate."""
+SECTION_NAMES = {"library_id", "library", "library_name", "slide", "slide_id", "slide_name", "section", "section_id",
+                 "section_name", "slice", "slice_id", "slice_name", "puck", "puck_id", "capture_area", "tissue_section",
+                 "plane", "z_plane", "bregma", "spatial_library"}  # fmt: skip
+"""Columns that tell sections apart by their name."""
+MAYBE_NAMES = {"sample", "sample_id", "sample_name", "samples", "orig.ident", "orig_ident", "batch", "replicate", "run",
+               "image", "imagename", "imagenb", "image_id", "roi", "dataset", "core", "tma", *geometry.FOV}  # fmt: skip
+"""Columns that tell sections apart only where their parts lie on one another."""
+MAX_PARTS = 200
+_FEWEST_EACH = 5
+_FEWEST = 20
+_OVERLAP = 0.5
+# DNA, or the letters of Xenium's cell names, with the gem group that Cell Ranger and Space Ranger append
+_CORE = re.compile(r"(?<![A-Za-z])(?:[ACGTN]{6,}|[a-p]{8})(?![A-Za-z])")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A way to take a file apart.
+
+    Parameters
+    ----------
+    column
+        What a rule `subset` names.
+    sizes
+        Value -> observations.
+    overlaid
+        Whether the parts lie on one another.
+    """
+
+    column: str
+    sizes: dict[str, int]
+    overlaid: bool
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{value} ({n:,})" for value, n in list(self.sizes.items())[:6])
+        more = f" and {len(self.sizes) - 6} more" if len(self.sizes) > 6 else ""
+        return f"{len(self.sizes)} values of {self.column}: {shown}{more}"
+
+
+def suffixes(barcodes: Sequence[str]) -> np.ndarray | None:
+    """Return what stands around the DNA of each barcode (``1`` of AAAC-1, ``1-L2`` of AAAC-1-L2), or None."""
+    import numpy as np
+
+    found = []
+    for barcode in barcodes:
+        match = _CORE.search(str(barcode))
+        if match is None:
+            return None
+        rest = str(barcode)[: match.start()] + str(barcode)[match.end() :]
+        found.append(rest.strip("-_:. "))
+    return np.array(found, dtype=object)
+
+
+def planes(z: np.ndarray) -> bool:
+    """Return whether a third coordinate takes few values, each held by many: sections, no depth within one."""
+    import numpy as np
+
+    values, sizes = np.unique(z[np.isfinite(z)], return_counts=True)
+    return 1 < len(values) <= MAX_PARTS and bool(np.median(sizes) >= _FEWEST_EACH) and len(values) < len(z) / 10
+
+
+def overlaid(values: Sequence, xy: np.ndarray | None) -> bool:
+    """Return whether the parts of a section lie on one another: most pairs share half of the smaller one's extent."""
+    import numpy as np
+    import pandas as pd
+
+    if xy is None:
+        return False
+    frame = pd.DataFrame({"part": pd.Series(values).astype(str).to_numpy(), "x": xy[:, 0], "y": xy[:, 1]}).dropna()
+    boxes = frame.groupby("part").agg(["min", "max"]).to_numpy()[:MAX_PARTS]  # x low, x high, y low, y high
+    low, high = boxes[:, [0, 2]], boxes[:, [1, 3]]
+    size = np.maximum(high - low, 1e-9)
+    first, second = np.triu_indices(len(boxes), k=1)
+    if not len(first):
+        return False
+    shared = np.minimum(high[first], high[second]) - np.maximum(low[first], low[second])
+    smaller = np.minimum(size[first], size[second])
+    share = np.clip(shared / smaller, 0, None).prod(axis=1)
+    return bool((share > _OVERLAP).mean() > 0.5)
+
+
+def ways(
+    obs: pd.DataFrame, xy: np.ndarray | None, barcodes: Sequence[str], libraries: Iterable[str] = ()
+) -> list[Parts]:
+    """Return the columns that take a file apart into sections, the surest first.
+
+    Parameters
+    ----------
+    obs
+        Columns of the n observations (may be empty).
+    xy
+        (n, 2), or None where places are not known.
+    libraries
+        Names in ``uns['spatial']``.
+    """
+    import pandas as pd
+
+    named = set(map(str, libraries))
+    found: list[tuple[int, Parts]] = []
+    for column in obs.columns:
+        name, values = str(column), obs[column]
+        lower = name.casefold()
+        is_library = len(named) > 1 and values.nunique() > 1 and set(map(_text, values.dropna().unique())) <= named
+        if not (is_library or lower in SECTION_NAMES or lower in MAYBE_NAMES or name == PLANE):
+            continue
+        parts = _parts(name, values, xy)
+        if parts is None or (name == PLANE and not planes(pd.to_numeric(values, errors="coerce").to_numpy(float))):
+            continue
+        is_fov = lower in geometry.FOV
+        sure = (is_library and not is_fov) or lower in SECTION_NAMES or name == PLANE
+        if sure or parts.overlaid:
+            found.append((0 if is_library else 1 if sure else 2, parts))
+    tags = suffixes(barcodes)
+    if tags is not None and (parts := _parts(SUFFIX, pd.Series(tags), xy)) is not None:
+        found.append((3, parts))
+    return [parts for _, parts in sorted(found, key=lambda entry: entry[0])]
+
+
+def _text(value: object) -> str:
+    return str(value)
+
+
+def _parts(column: str, values: pd.Series, xy: np.ndarray | None) -> Parts | None:
+    """Return how a column divides the observations; None where it does not, or into crumbs."""
+    sizes = values.astype(str).where(values.notna()).value_counts()
+    if not 1 < len(sizes) <= MAX_PARTS or sizes.median() < _FEWEST_EACH:
+        return None
+    return Parts(column, {str(k): int(n) for k, n in sizes.sort_index().items()}, overlaid(values, xy))
+
+
+def check(
+    obs: pd.DataFrame,
+    xy: np.ndarray,
+    barcodes: Sequence[str],
+    libraries: Sequence[str],
+    vouched: Iterable[str],
+    on_lattice: bool,
+    source: str,
+    where: str,
+    faults: Faults,
+    notes: Notes,
+) -> None:
+    """Note a fault where a sample holds more than one section, or places that no section has.
+
+    Parameters
+    ----------
+    obs, xy, barcodes
+        The n observations that the sheet keeps; xy is finite.
+    libraries
+        Names in ``uns['spatial']`` that may be theirs.
+    vouched
+        Columns that the sheet's rule `subset` names: parts that a person put together on purpose, where they do not
+        lie on one another.
+    on_lattice
+        Spots or bins, which never share a place.
+    source
+        The file, as `./histoweft split` takes it.
+    """
+    found = ways(obs, xy, barcodes, libraries)
+    vouched = set(vouched)
+    # who names a column and several of its values says that these lie side by side
+    open_ways = [parts for parts in found if parts.overlaid or parts.column not in vouched]
+    if open_ways:
+        parts = open_ways[0]
+        value = next(iter(parts.sizes))
+        lie = ", which lie on one another" if parts.overlaid else ""
+        hint = (
+            f"One sample is one section: write {parts.column}={value} into the sheet's column subset, a line each. "
+            f"`./histoweft split {source}` writes these lines."
+        )
+        if not parts.overlaid:
+            both = "|".join(list(parts.sizes)[:3])
+            hint += f" Where the parts lie side by side on purpose, name them all: {parts.column}={both}."
+        faults.add(where, f"several sections in one sample: {parts}{lie}", "one section", hint)
+        return
+    if len(libraries) > 1 and geometry.fov_column(obs) is None and not vouched:
+        told = (
+            f"{len(libraries)} libraries in uns['spatial'] ({', '.join(libraries[:6])}), and no column that says whose"
+        )
+        hint = "Keep one library in the file, or add an obs column of their names and take one by the column subset."
+        faults.add(where, f"{told} each observation is", "one section", hint)
+        return
+    _check_places(xy, on_lattice, where, faults, notes)
+
+
+def _check_places(xy: np.ndarray, on_lattice: bool, where: str, faults: Faults, notes: Notes) -> None:
+    """Judge places that nothing in the file takes apart."""
+    if len(xy) < _FEWEST:
+        return
+    share = places.duplicate_share(xy)
+    most = places.MAX_DUPLICATES_ON_LATTICE if on_lattice else places.MAX_DUPLICATES
+    if share > most or _one_coordinate(xy):
+        hint = "Are these the coordinates of a field of view, or several sections? No column tells them apart."
+        faults.add(where, places.fault_of(xy, on_lattice), "places spread over one section", hint)
+    elif share > places.TOLD_DUPLICATES:
+        told = f"{round(share * len(xy)):,} of {len(xy):,} observations lie on a place that another one holds"
+        both = "two sections on one another, or the same cells twice?"
+        notes.add("shared_places", f"{told}, and no column tells them apart: {both}")
+    elif places.is_collinear(xy):
+        notes.add("one_line", f"all {len(xy):,} observations lie on one line: is one coordinate made from the other?")
+
+
+def _one_coordinate(xy: np.ndarray) -> bool:
+    """Return whether there is one coordinate only: the other constant, or the same again."""
+    spread = xy.max(axis=0) - xy.min(axis=0)
+    return bool(spread.min() <= 1e-9 * max(1.0, spread.max()) or (xy[:, 0] == xy[:, 1]).all())
