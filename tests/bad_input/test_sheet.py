@@ -182,7 +182,7 @@ def test_a_good_sheet_with_comments_quotes_and_a_byte_order_mark_has_none(tmp_pa
     assert rows[0]["line"] == 4
 
 
-GOOD = "sample,platform,path,labels_column\na,visium,x,Müller\nb,visium,y,\n"
+GOOD = "sample,platform,path,condition\na,visium,x,Müller\nb,visium,y,\n"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ GOOD = "sample,platform,path,labels_column\na,visium,x,Müller\nb,visium,y,\n"
         ("samples.TAB", GOOD.replace(",", "\t").encode()),
         (
             "samples.csv",
-            GOOD.replace("sample,platform,path,labels_column", "Sample,PLATFORM, Path ,Labels column").encode(),
+            GOOD.replace("sample,platform,path,condition", "Sample,PLATFORM, Path ,Condition").encode(),
         ),
         ("samples.csv", GOOD.replace("a,visium", "\u200ba\u00a0,\ufeffvisium").encode()),
         ("samples.csv", GOOD.replace("Müller", "“Mu\u0308ller”").replace("path", "“path”").encode()),
@@ -213,7 +213,7 @@ def test_a_sheet_is_the_same_however_a_program_writes_it(tmp_path, name, content
     path.write_bytes(content)
     rows, faults = validation.read_sheet(path, config.load_schema("samples"))
     assert not faults.items
-    taken = [[row[column] for column in ("sample", "platform", "path", "labels_column", "clinical")] for row in rows]
+    taken = [[row[column] for column in ("sample", "platform", "path", "condition", "clinical")] for row in rows]
     assert taken == [["a", "visium", "x", "Müller", {}], ["b", "visium", "y", "", {}]]
 
 
@@ -221,3 +221,10 @@ def test_a_sheet_is_the_same_however_a_program_writes_it(tmp_path, name, content
 def test_one_mistake_is_one_fault(tmp_path, case):
     mistakes = {"a missing value of R": 2}.get(case, 1)
     assert len(faults_of(tmp_path, CASES[case][0]).splitlines()) == mistakes
+
+
+def test_a_known_column_is_known_with_blanks_and_capitals(tmp_path):
+    (tmp_path / "samples.tsv").write_text("sample\tplatform\tpath\tLabels Column\tgrade\na\tvisium\tx\ttype\t7\n")
+    (row,), faults = validation.read_sheet(tmp_path / "samples.tsv", config.load_schema("samples"))
+    assert not faults
+    assert (row["labels_column"], row["clinical"]) == ("type", {"grade": "7"})

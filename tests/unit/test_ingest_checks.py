@@ -210,3 +210,35 @@ def test_blocks_give_the_same_answer(faults, notes, monkeypatch):
 def test_counts_beyond_32_bits(faults, notes):
     counted(np.array([[1, 0, 2], [0, 2**40, 0]]), "round", faults, notes)
     assert "too large for 32 bits" in faults.items[0].found
+
+
+NAMED = pd.DataFrame(
+    {
+        "cell.type": ["T cell", "B;x", "a|b", "Müller"],
+        "a=b": ["1", "2", "1=2", "3"],
+        "fov": pd.Categorical([1.0, 2.0, 1.0, 3.0]),
+        "Gro\u0308ße": list("abcd"),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ("cell.type=T cell", [0]),
+        ('cell.type="T cell"', [0]),
+        ("cell.type=B;x", [1]),
+        ("cell.type=a|b", [2]),
+        ("cell.type=Mu\u0308ller", [3]),
+        ("cell.type=T cell|Müller; fov=3", [3]),
+        ("a=b=1", [0]),
+        ("a=b=1=2", [2]),
+        ("a=b!=1", [1, 2, 3]),
+        ("fov=1", [0, 2]),
+        ("fov!=1.0", [1, 3]),
+        ("Größe=a|b", [0, 1]),
+    ],
+)
+def test_a_subset_names_columns_and_values_of_any_characters(faults, rule, kept):
+    assert np.flatnonzero(checks.select(NAMED, rule, "w", faults)).tolist() == kept
+    assert not faults

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff"))
@@ -19,6 +20,13 @@ def plain(text: str) -> str:
     """
     visible = text.translate(INVISIBLE)
     return unicodedata.normalize("NFC", "".join(" " if c.isspace() and c not in "\t\r\n" else c for c in visible))
+
+
+def alike(name: str, names: Iterable[str]) -> str:
+    """Return the one of some names that is the same or, where a single one is, looks the same; the name itself else."""
+    names = list(names)
+    same = [one for one in names if plain(str(one)) == plain(name)]
+    return same[0] if name not in names and len(same) == 1 else name
 
 
 def resolve(path: str | Path) -> Path:

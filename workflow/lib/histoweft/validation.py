@@ -19,6 +19,8 @@ RESERVED = ("index", "study", "all", "counts", "filtered", "features")
 """Sample names that files of the results have already (pages, means over samples, `<sample>/<sample>.h5ad`)."""
 SEPARATOR_WORDS = {"\t": "a tab", ",": "a comma", ";": "a semicolon", "|": "a bar"}
 PATHS = ("path", "image", "labels", "positions", "alignment")
+WITHIN = ("labels_column", "subset")
+"""Columns that speak of what is written in the files."""
 NO_WIDTH = "\u200b\u200e\u200f\u2060\ufeff"
 MARKUP = ("<!doctype", "<html", "<?xml", "<table")
 
@@ -333,7 +335,7 @@ def _cell(value: str, column: str, part: dict, where: str, schema: dict, faults:
         return None if "number" in part["type"] else value
     if "number" in part["type"]:
         return _number(value, part, where, faults)
-    if column not in PATHS and "pattern" not in part:
+    if column not in (*PATHS, *WITHIN) and "pattern" not in part:
         value = plain(value)
     if "enum" in part and value not in part["enum"]:
         faults.add(where, repr(value), f"one of {', '.join(part['enum'])}", nearest(value, part["enum"]))

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from histoweft.errors import Faults
 from histoweft.ingest.section import NAN, Notes
+from histoweft.paths import plain
 from histoweft.species import ENSEMBL, guess_species
 
 # FlyBase, WormBase, SGD, Entrez with a prefix, RefSeq, Ensembl's other species
@@ -485,26 +486,65 @@ def subset_columns(rule: str) -> list[str]:
 
 
 def select(obs: pd.DataFrame, rule: str, where: str, faults: Faults) -> np.ndarray:
-    """Return which rows a `subset` rule keeps: ``a=b``, ``a!=b``, ``a=b|c``, several joined by ``;``."""
+    """Return which rows a `subset` rule keeps: ``a=b``, ``a!=b``, ``a=b|c``, several joined by ``;``.
+
+    A value that holds ``;`` or ``|`` itself is taken as it is where the column has it. Accents may be composed or not,
+    a number may be written as 1 or 1.0, and a value may stand in quotes.
+    """
     from histoweft.errors import nearest
 
     keep = np.ones(len(obs), bool)
-    for part in filter(None, (p.strip() for p in rule.split(";"))):
-        match = _CONDITION.match(part)
+    for part in _conditions(obs, rule):
+        match = _condition(obs, part)
         if not match:
             faults.add(where, repr(part), "column=value or column!=value")
             continue
-        column, sign, wanted = match.groups()
+        column, sign, wanted = match
         if column not in obs:
             listed = ", ".join(map(str, obs.columns[:12])) or "none"
             faults.add(where, f"column {column!r}", f"one of: {listed}", nearest(column, obs.columns))
             continue
-        values = obs[column].astype(str)
-        names = [w.strip() for w in wanted.split("|")]
-        hit = values.isin(names).to_numpy()
+        hit = _holds(obs[column], wanted)
         if not hit.any() and sign == "=":
-            levels = sorted(values.unique())
+            levels = sorted(obs[column].astype(str).unique())
             listed = ", ".join(levels[:12]) + (" ..." if len(levels) > 12 else "")
             faults.add(where, f"{column}={wanted}, which no spot has", f"one of: {listed}", nearest(wanted, levels))
         keep &= hit if sign == "=" else ~hit
     return keep
+
+
+def _conditions(obs: pd.DataFrame, rule: str) -> list[str]:
+    """Return the conditions of a rule; a rule whose value holds a semicolon, as the column has it, is one."""
+    whole = _condition(obs, rule)
+    if ";" in rule and whole and whole[0] in obs and (obs[whole[0]].astype(str) == whole[2]).any():
+        return [rule]
+    return [part for part in (p.strip() for p in rule.split(";")) if part]
+
+
+def _condition(obs: pd.DataFrame, part: str) -> tuple[str, str, str] | None:
+    """Return column, sign and value; a column that the file has may itself hold an equals sign."""
+    text = plain(part)
+    for column in sorted(map(str, obs.columns), key=len, reverse=True):
+        start = plain(column)
+        match = re.match(r"\s*(!?=)\s*(.*)$", text[len(start) :], re.S) if text.startswith(start) else None
+        if match:
+            return column, match.group(1), match.group(2).strip()
+    match = _CONDITION.match(part)
+    return match.groups() if match else None
+
+
+def _holds(values: pd.Series, wanted: str) -> np.ndarray:
+    """Return which values are the wanted one, or one of several with bars between them."""
+    codes, levels = pd.factorize(values.astype(str))
+    names = [plain(name).strip() for name in (wanted, *wanted.split("|"))]
+    names = [name[1:-1] if re.fullmatch("([\"']).*\\1|\u201c.*\u201d", name) else name for name in names]
+    hit = np.isin([plain(level).strip() for level in levels], names)
+    if not hit.any() and pd.api.types.is_numeric_dtype(_stored(values)):
+        numbers = pd.to_numeric(pd.Series(names), errors="coerce").dropna()
+        hit = pd.to_numeric(pd.Series(levels), errors="coerce").isin(numbers).to_numpy()
+    return hit[codes]
+
+
+def _stored(values: pd.Series) -> np.dtype:
+    """Return the type of a column's values, of its categories where it has such."""
+    return values.cat.categories.dtype if isinstance(values.dtype, pd.CategoricalDtype) else values.dtype
