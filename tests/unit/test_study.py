@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from histoweft import study
+from histoweft.paths import lookalike
 
 
 @pytest.fixture
@@ -283,3 +284,10 @@ def test_a_resolution_too_coarse_for_the_encoder_is_refused(sheet):
     _, faults = load(sheet("a\tvisium\tx"), ingest={"working_mpp": 1.0}, histology={"encoder": "timm:resnet50"})
     (fault,) = map(str, faults.items)
     assert "ingest.working_mpp: found 1 um per pixel; expected 0.5 or less, which timm:resnet50 expects" in fault
+
+
+def test_a_name_is_the_one_that_looks_the_same():
+    names = ["Größe", "Gro\u0308ße "]
+    assert lookalike("Gro\u0308ße", names) == "Größe"
+    assert lookalike("Größe", names) == "Größe"
+    assert lookalike("x", names) == "x"

@@ -22,7 +22,7 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(" " if c.isspace() and c not in "\t\r\n" else c for c in visible))
 
 
-def alike(name: str, names: Iterable[str]) -> str:
+def lookalike(name: str, names: Iterable[str]) -> str:
     """Return the one of some names that is the same or, where a single one is, looks the same; the name itself else."""
     names = list(names)
     same = [one for one in names if plain(str(one)) == plain(name)]

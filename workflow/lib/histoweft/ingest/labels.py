@@ -13,7 +13,7 @@ from histoweft.errors import Faults, nearest
 from histoweft.ingest import tables
 from histoweft.ingest.mtx import is_running
 from histoweft.ingest.section import Notes
-from histoweft.paths import alike
+from histoweft.paths import lookalike
 
 KEY_NAMES = set(
     "barcode barcodes cell cells cell_id cellid cell_ids cell_barcode cell_name cellname spot spots spot_id spotid "
@@ -30,7 +30,7 @@ NOT_LABELS = {"x", "y", "pixel_x", "pixel_y", "new_x", "new_y", "array_row", "ar
 
 def from_column(obs: pd.DataFrame | None, column: str, where: str, faults: Faults) -> pd.Series | None:
     """Return the labels held in an obs column."""
-    column = alike(column, [] if obs is None else obs.columns)
+    column = lookalike(column, [] if obs is None else obs.columns)
     if obs is None or column not in obs:
         columns = [] if obs is None else [str(c) for c in obs.columns]
         listed = ", ".join(columns[:12]) or "none"
@@ -268,7 +268,7 @@ def _is_no_label(name: str) -> bool:
 def _label_column(table: pd.DataFrame, column: str, key: str, path: Path, where: str, faults: Faults) -> str | None:
     others = [c for c in table.columns if c != key and not _is_no_label(c.casefold())]
     if column:
-        column = alike(column, table.columns)
+        column = lookalike(column, table.columns)
         if column in table.columns:
             return column
         listed = ", ".join(table.columns[:12])
