@@ -187,3 +187,31 @@ def test_doublets_are_found_among_mixed_cells(tmp_path):
     assert (~removed.barcodes["kept"]).equals(called)
     assert removed.table.set_index("filter").loc["doublets", "removed"] == called.sum()
     assert set(removed.barcodes["reason"][called]) == {"doublet"}
+
+
+def joined_twice(n, genes, rate):
+    counts = np.random.default_rng(1).poisson(rate, (n, genes)).astype(np.int32)
+    return np.vstack([counts, counts[: n // 2]])
+
+
+def test_exact_copies_of_barcodes_are_removed_and_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("histoweft.io.NNZ_BUDGET", 500)
+    counts = joined_twice(60, 200, 0.5)
+    counts[3] = 0
+    counts[3, :30] = 1
+    result = filter_counts(write(tmp_path / "in.h5ad", counts), tmp_path / "out.h5ad", QcOptions(**LOOSE))
+    copied = np.arange(90) >= 60
+    copied[63] = False  # its twin was changed
+    assert ((result.barcodes["reason"] == "exact copy of another barcode") == copied).all()
+    assert result.table.set_index("filter").loc["copies", "removed"] == 29
+    assert "29 of 90 barcodes are exact copies" in result.notes[0]
+    assert np.array_equal(result.genes["n_spots"], (counts[~copied] > 0).sum(axis=0))
+
+
+@pytest.mark.parametrize(("genes", "rate"), [(30, 3.0), (2_000, 0.004)])
+def test_equal_barcodes_of_small_panels_and_shallow_bins_are_kept(tmp_path, genes, rate):
+    path = write(tmp_path / "in.h5ad", joined_twice(60, genes, rate))
+    result = filter_counts(path, tmp_path / "out.h5ad", QcOptions(**LOOSE))
+    assert result.barcodes["kept"].all()
+    assert "copies" not in set(result.table["filter"])
+    assert result.notes == []

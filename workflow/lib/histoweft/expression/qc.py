@@ -11,12 +11,18 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from histoweft.copies import fingerprints, first_of
 from histoweft.errors import Fault, InputError
 from histoweft.io import CountsFile, CsrWriter, atomic
 from histoweft.normalise import row_sums
 
 MAD_TO_SD = 1.4826
 """A median absolute deviation times this estimates the standard deviation of normally distributed values."""
+
+
+COPY_GENES, COPY_PANEL = 20, 100
+"""Barcodes are copies of one another where they show the same counts in all genes of a panel at least this large, and
+at least so many genes: shallow bins and cells of a small panel are equal by chance."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +280,17 @@ def _call_doublets(counts: CountsFile, kept: np.ndarray, seed: int) -> tuple[np.
     return scores, called
 
 
+def _copies(counts: CountsFile, metrics: pd.DataFrame, kept: np.ndarray) -> np.ndarray:
+    """Say which of the kept barcodes are exact copies of an earlier one of them."""
+    rows = kept & (metrics["n_genes"] >= COPY_GENES).to_numpy() & (counts.n_vars >= COPY_PANEL)
+    rows[rows] = metrics.loc[rows, ["n_genes", "n_counts"]].duplicated(keep=False)
+    prints = [fingerprints(counts.rows(span)[rows[span]]) for span in counts.spans() if rows[span].any()]
+    copies = np.zeros(counts.n_obs, dtype=bool)
+    if prints:
+        copies[rows] = first_of(np.concatenate(prints)) != np.arange(rows.sum())
+    return copies
+
+
 def _spots_among(counts: CountsFile, rows: np.ndarray) -> np.ndarray:
     """Count in how many of some barcodes each gene is found; reads only the chunks that hold one."""
     found = np.zeros(counts.n_vars, dtype=np.int64)
@@ -320,6 +337,15 @@ def quality_control(counts: CountsFile, options: QcOptions | None = None) -> QcR
     kept = reason == ""
     if not kept.any():
         raise _nothing_left(counts, options, rows, filters, metrics)
+    copies = _copies(counts, metrics, kept)
+    if n := int(copies.sum()):
+        reason[copies] = "exact copy of another barcode"
+        kept = reason == ""
+        rows.append(("copies", "exact copy of another barcode", "barcodes", np.nan, n, n, int(kept.sum())))
+        notes.append(
+            f"{n:,} of {counts.n_obs:,} barcodes are exact copies of other barcodes (the same counts in all "
+            f"{counts.n_vars:,} genes) and were removed: was the same file joined twice?"
+        )
     if options.doublets != "none":
         metrics["doublet_score"], metrics["doublet"] = _call_doublets(counts, kept, options.seed)
         called = metrics["doublet"].to_numpy()

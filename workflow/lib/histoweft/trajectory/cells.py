@@ -56,7 +56,7 @@ class Cells:
 
     def firsts(self) -> np.ndarray:
         """Return, for each cell, the first that is its exact copy (same genes, same point), or itself."""
-        first = first_of(fingerprints(self.values.tocsr()))
+        first = first_of(fingerprints(self.values))
         # Points of copies may differ in their last digit; those of cells that share no variable gene differ in more.
         near = np.abs(self.points - self.points[first]).max(axis=1) <= 1e-4 * max(np.abs(self.points).max(), 1e-30)
         return np.where(near & (self.n_genes == self.n_genes[first]), first, np.arange(len(self)))
