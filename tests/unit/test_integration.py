@@ -518,3 +518,18 @@ def test_two_technologies_of_the_same_cell_lines_are_joined(real_data, tmp_path)
     assert table.loc["ilisi", "floor:none"] < 0.4
     assert table.loc["ilisi", "harmony"] > 0.7
     assert score.best(scores.rows).method == "harmony"
+
+
+def test_sections_of_two_species_are_refused(tmp_path):
+    import anndata
+
+    names = [f"{a}{b}{c}" for a in "ABC" for b in "DEF" for c in "GHI"]
+    paths = {"a": tmp_path / "a.h5ad", "b": tmp_path / "b.h5ad"}
+    for sample, genes in {"a": names, "b": [name.title() for name in names]}.items():
+        var = pd.DataFrame(
+            {"gene_id": [f"ENSG{i:011d}" if sample == "a" else f"ENSMUSG{i:011d}" for i in range(27)]}, index=genes
+        )
+        anndata.AnnData(sp.csr_matrix(np.ones((5, 27), np.float32)), var=var).write_h5ad(paths[sample])
+    with pytest.raises(InputError, match=r"'a' of human beside 'b' of mouse; expected samples of one species"):
+        joint.joint_features(paths, tmp_path / "features.h5ad")
+    assert not (tmp_path / "features.h5ad").exists()

@@ -166,7 +166,9 @@ def components(Y_train: sp.csr_matrix, k: int = N_COMPONENTS, seed: int = 0) -> 
 
 
 def _lanczos(Y: sp.csr_matrix, mean: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    from scipy.sparse.linalg import LinearOperator, svds
+    from scipy.sparse.linalg import LinearOperator
+
+    from histoweft.convergence import singular_vectors
 
     n = Y.shape[0]
     # Once here: products of two types would copy the values in each of hundreds of iterations.
@@ -181,9 +183,7 @@ def _lanczos(Y: sp.csr_matrix, mean: np.ndarray, k: int, seed: int) -> tuple[np.
         dtype=np.float64,
     )
     start = np.random.default_rng(seed).standard_normal(min(n, Y.shape[1]))
-    left, size, axes = svds(operator, k=k, v0=start, solver="arpack")
-    order = np.argsort(-size, kind="stable")
-    return left[:, order], size[order], axes[order]
+    return singular_vectors(operator, k, start, lambda: Y.toarray() - mean, "components of the genes")
 
 
 def mean_floor(Y_train: sp.csr_matrix, n_test: int) -> Factored:

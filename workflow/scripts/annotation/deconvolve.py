@@ -10,6 +10,7 @@ def main(job):
     from histoweft.annotation.deconvolve_figures import proportions_figure
     from histoweft.annotation.deconvolve_inputs import read_inputs
     from histoweft.annotation.deconvolve_sample import deconvolve_sample
+    from histoweft.convergence import collect
     from histoweft.io import CountsFile, write_table
     from histoweft.metrics import write_metrics
 
@@ -18,9 +19,11 @@ def main(job):
     job.log.info("%s", inputs.matched)
     for note in (*inputs.notes, *inputs.cautions):
         job.log.warning("%s", note)
-    result = deconvolve_sample(
-        inputs, params.options, study=params.study, sample=sample, platform=params.platform, seed=params.seed
-    )
+    with collect("deconvolution") as unsettled:
+        result = deconvolve_sample(
+            inputs, params.options, study=params.study, sample=sample, platform=params.platform, seed=params.seed
+        )
+    result.facts["cautions"] = [*result.facts["cautions"], *unsettled]
     job.log.info("%s", json.dumps(result.facts, indent=1))
     write_table(result.table, job.output.proportions)
     write_metrics(result.rows, job.output.metrics)

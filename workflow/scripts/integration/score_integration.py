@@ -14,7 +14,7 @@ def main(job):
     from histoweft.metrics import write_metrics
 
     with CountsFile(job.input.features) as features:
-        obs, n_genes = features.obs(), features.n_vars
+        obs, n_genes, about = features.obs(), features.n_vars, features.uns["histoweft"]
     embeddings = {m: read_table(p, obs.index).to_numpy() for m, p in zip(job.params.methods, job.input.embeddings)}
     joint = {m: read_table(p, obs.index) for m, p in zip(job.params.methods, job.input.joint)}
     own = pd.concat({s: read_table(p)["leiden"] for s, p in zip(job.params.samples, job.input.clusters, strict=True)})
@@ -25,10 +25,15 @@ def main(job):
     )  # fmt: skip
     decision = score.best(scores.rows, scores.warnings)
     rows = score.mark_default(scores.rows, decision.method)
-    job.log.info("%s", decision.text)
+    matched = (
+        f"The sections share {about['shared_genes']:,} genes, matched by {about['matched_by'].replace('_', ' ')} "
+        f"({about['species']})."
+    )
+    text = f"{decision.text} {matched}"
+    job.log.info("%s", text)
     write_metrics(rows, job.output.metrics)
     verdict = {
-        "best": decision.method, "default": decision.method, "text": decision.text, "warnings": scores.warnings,
+        "best": decision.method, "default": decision.method, "text": text, "warnings": scores.warnings,
         "conservation": scores.truth, "cells": scores.cells,
     }  # fmt: skip
     job.output.verdict.write_text(json.dumps(verdict, indent=2), encoding="utf-8")

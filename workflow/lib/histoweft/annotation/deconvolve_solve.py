@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from histoweft.convergence import tell
+
 _PATIENCE = 3
 _ROUNDS = 60
 _RIDGE = 1e-9
@@ -62,6 +64,8 @@ def solve_nonnegative(
         last = k - 1 - wrong[:, ::-1].argmax(axis=1)
         wrong[single] = np.arange(k) == last[single, None]
         free[waiting] ^= wrong
+    if len(waiting):
+        tell(f"least squares without negative shares: {len(waiting):,} of {n:,} did not settle in {_ROUNDS} rounds")
     return np.maximum(w, 0) / scale, free
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from histoweft import convergence
 from histoweft.annotation import embedding, evaluate, explain, gene_sets, heldout, reference
 from histoweft.annotation.annotator import Annotator, calibrate_on
 from histoweft.annotation.folds import plan_folds
@@ -130,6 +131,24 @@ def fit(
     InputError
         The model cannot be had with these options, or a table of the config cannot be used.
     """
+    with convergence.collect(f"the model {method}") as unsettled:
+        done = _fit(cells, method, options, columns, floor=floor, seed=seed, device=device, threads=threads)
+    done.held_out.facts["notes"] = [*done.held_out.facts["notes"], *unsettled]
+    return done
+
+
+def _fit(
+    cells: Reference,
+    method: str,
+    options: Mapping[str, Any],
+    columns: dict[str, np.ndarray],
+    *,
+    floor: HeldOut | None,
+    seed: int,
+    device: str,
+    threads: int,
+) -> Fit:
+    """See `fit`."""
     start = time.perf_counter()
     if method == TRANSFORMER and cells.embedding is not None:
         found = "transformer together with annotation.embedding"

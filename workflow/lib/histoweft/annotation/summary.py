@@ -160,7 +160,8 @@ def summarise(
         *coarse, *left_out, *truths,
         *filter(None, [by_method[LOGISTIC].facts.get("matched", "")]), *_sample_texts(samples, default),
     ]  # fmt: skip
-    warnings = [f"Reference: {note}." for note in by_method[LOGISTIC].facts.get("notes", [])]
+    noted = dict.fromkeys(note for one in fits for note in one.facts.get("notes", []))
+    warnings = [f"Reference: {note}." for note in noted]
     warnings += _told_once(samples)
     verdict = {"texts": texts, "warnings": warnings, "default": default}
     return Summary(book.rows, verdict, judged, default)

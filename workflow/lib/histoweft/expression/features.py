@@ -208,7 +208,9 @@ def rank_genes(counts: CountsFile, options: FeatureOptions) -> tuple[pd.DataFram
 
 def _axes_of_many_genes(features: CountsFile, moments: _Moments, spread: np.ndarray, n: int) -> Components:
     """Decompose the centred matrix itself by Lanczos iteration, for more genes than a covariance matrix suits."""
-    from scipy.sparse.linalg import LinearOperator, svds
+    from scipy.sparse.linalg import LinearOperator
+
+    from histoweft.convergence import singular_vectors
 
     matrix, shape = features.matrix(), features.shape
     centre = moments.mean / spread
@@ -223,12 +225,11 @@ def _axes_of_many_genes(features: CountsFile, moments: _Moments, spread: np.ndar
 
     operator = LinearOperator(shape, matvec=times, rmatvec=back, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(min(shape))
-    _, values, axes = svds(operator, k=n, v0=start)
-    order = np.argsort(-values)
-    variance = values[order] ** 2 / (shape[0] - 1)
-    return Components(
-        _with_fixed_signs(axes[order].T), centre, variance, variance / (moments.variance / spread**2).sum()
+    _, values, axes = singular_vectors(
+        operator, n, start, lambda: matrix.toarray() / spread - centre, "principal components"
     )
+    variance = values**2 / (shape[0] - 1)
+    return Components(_with_fixed_signs(axes.T), centre, variance, variance / (moments.variance / spread**2).sum())
 
 
 def _axes_of_few_cells(features: CountsFile, moments: _Moments, spread: np.ndarray, n: int) -> Components:

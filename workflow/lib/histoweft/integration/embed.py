@@ -12,7 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from histoweft import io
-from histoweft.errors import InputError, nearest
+from histoweft.convergence import tell
+from histoweft.errors import HistoweftError, InputError, nearest
 from histoweft.integration.joint import raw_counts
 
 FLOOR = "none"
@@ -83,8 +84,20 @@ def embed(
             return pca
         batch = _batches(file.obs(), batch_key, features)
         if method == "harmony":
-            return _harmony(pca, batch, seed, chosen)
-        return _scvi(file, batch, seed, chosen)
+            return _usable(_harmony(pca, batch, seed, chosen), method)
+        return _usable(_scvi(file, batch, seed, chosen), method)
+
+
+def _usable(embedding: np.ndarray, method: str) -> np.ndarray:
+    """Return an embedding, if all of it is numbers."""
+    lost = int((~np.isfinite(embedding)).any(axis=1).sum())
+    if lost:
+        raise HistoweftError(
+            f"integration: {method} found no finite coordinates for {lost:,} of {len(embedding):,} barcodes: it "
+            f"diverged. Leave {method} out of integration.methods, or remove sections of very few or nearly equal "
+            "barcodes."
+        )
+    return embedding
 
 
 def _complete(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +146,10 @@ def _harmony(pca: np.ndarray, batch: np.ndarray, seed: int, options: Mapping[str
     result = np.asarray(done.Z_corr)
     if result.shape != pca.shape:  # versions differ in which way round they return it
         result = result.T
-    _log.info("harmony: %d rounds", len(done.objective_harmony) - 1)
+    rounds = len(done.objective_harmony) - 1
+    _log.info("harmony: %d rounds", rounds)
+    if rounds >= options["max_iterations"]:
+        tell(f"harmony was still moving barcodes when its {rounds} rounds had ended")
     return np.ascontiguousarray(result, dtype=np.float32)
 
 

@@ -14,8 +14,10 @@ import scipy.sparse as sp
 from histoweft import io, linalg
 from histoweft.errors import Fault, Faults, InputError
 from histoweft.normalise import dispersion_table, row_sums, size_factors
+from histoweft.species import disagreement, species_of
 
 LABEL = "label"
+_APART = "Samples of two species cannot be joined by their genes: give each species a study of its own, or exclude one."
 _DESCRIBED = ("patient", "batch", "condition")
 
 
@@ -201,7 +203,7 @@ def joint_features(
     Returns
     -------
     dict
-        ``n_obs, n_vars, shared_genes, matched_by, components, whole_counts``.
+        ``n_obs, n_vars, shared_genes, matched_by, species, components, whole_counts``.
 
     Raises
     ------
@@ -216,6 +218,9 @@ def joint_features(
     with ExitStack() as stack:
         opened = {s: stack.enter_context(io.CountsFile(p)) for s, p in filtered_paths.items()}
         _check_sizes(opened, filtered_paths)
+        species = {s: species_of(f) for s, f in opened.items()}
+        if faults := disagreement(species, "integration: species of the samples", _APART):
+            raise InputError(faults)
         match = match_genes({s: f.var() for s, f in opened.items()}, min_shared)
         sections, whole = [], True
         for sample, counts in opened.items():
@@ -245,6 +250,7 @@ def joint_features(
                 "n_vars": len(chosen),
                 "shared_genes": len(match.keys),
                 "matched_by": match.by,
+                "species": ", ".join(sorted({str(one) for one in species.values()})),
                 "components": k,
                 "whole_counts": whole,
             }

@@ -17,6 +17,7 @@ from histoweft.io import CountsFile
 from histoweft.normalise import normalise
 from histoweft.space.graph import Section, read_section
 from histoweft.space.values import totals_and_found
+from histoweft.species import disagreement, species_of
 
 GENES = (300, 1_000, 2_000)
 """Numbers of the most spatially variable genes that the views are made of."""
@@ -32,6 +33,7 @@ SAMPLED = 20_000
 
 _ADJACENT = 6
 _PROJECTED = 60
+_WHERE = "space.domains: genes of all sections"
 _FEWEST_GENES = 4
 _BLOCK = 2_048
 
@@ -119,6 +121,9 @@ def _read(opened: Mapping[str, CountsFile], n_genes: int, seed: int) -> Tissue:
         if counts.n_obs < 10:
             hint = "Loosen expression.qc, or take the section out of the sheet."
             raise InputError.one(counts.path, f"{counts.n_obs} barcodes", "ten or more", hint)
+    apart = "Samples of two species cannot be joined by their genes: give each species a study of its own."
+    if faults := disagreement({sample: species_of(counts) for sample, counts in opened.items()}, _WHERE, apart):
+        raise InputError(faults)
     genes, columns = shared_genes({sample: counts.var() for sample, counts in opened.items()})
     totals = [totals_and_found(counts)[0] for counts in opened.values()]
     target = float(np.median(np.concatenate(totals))) or 1.0
@@ -168,7 +173,7 @@ def shared_genes(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.Index, list[np.
     if mask.sum() < _FEWEST_GENES:
         sizes = ", ".join(f"{sample} has {len(table)} (e.g. {table.index[0]})" for sample, table in tables.items())
         hint = "Sections of one study need the same species and the same kind of gene names."
-        raise InputError.one("space.domains: genes of all sections", f"{mask.sum()} shared; {sizes}", "more", hint)
+        raise InputError.one(_WHERE, f"{mask.sum()} shared; {sizes}", "more", hint)
     return first.index[mask], [other.get_indexer(names[0][mask]) for other in names]
 
 
