@@ -267,6 +267,8 @@ def test_what_an_image_shows():
     stars[::4, ::4] = 220
     assert seen(stars) == ["dark_image"]
     assert seen(tissue(where=slice(0, 90)), spots) == ["tissue_elsewhere"]
+    grey = np.repeat(tissue().mean(axis=2, keepdims=True), 3, axis=2)
+    assert seen(grey, spots) == ["grey_image"]
 
 
 # ------------------------------------------------------------------------------------------------------ planning

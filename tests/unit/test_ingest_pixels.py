@@ -487,3 +487,32 @@ def test_colours_are_converted_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(pixels, "AT_ONCE", 500)
     samples, photometric = ENCODED["cmyk"](truth())
     assert_true(write(tmp_path / "a.tif", samples, photometric, compression="zlib"), 4)
+
+
+def test_several_pictures_in_one_file(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for name in ("left", "right"):
+            writer.write(truth(), photometric="rgb", metadata={"axes": "YXS", "Name": name})
+        writer.write(truth()[:20, :20], photometric="rgb", metadata={"axes": "YXS", "Name": "label"})
+    with pytest.raises(InputError, match=r"2 pictures in one file: left .*, right "):
+        image_size(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", ["zlib", "jpeg", None, "ome"])
+def test_a_damaged_tiff_is_told_or_read(tmp_path, kind, seed):
+    """No byte of a header that is changed gives an error that is not told in words."""
+    options = {"metadata": {"axes": "YXS"}} if kind == "ome" else {"compression": kind, "metadata": None}
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    tifffile.imwrite(path, truth(), photometric="rgb", **options)
+    whole, rng = path.read_bytes(), np.random.default_rng(seed)
+    for _ in range(12):
+        damaged = bytearray(whole)
+        for place in rng.integers(4, min(600, len(whole)), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            image_size(path), image_mpp(path), orientation(path)
+            shown(path)
+        except InputError as error:
+            assert str(path) in str(error)  # noqa: PT017

@@ -20,6 +20,8 @@ MOST_OFF = 0.01
 """Sizes that belong together differ by less; whole pixels are allowed for beside it."""
 FLAT = 12
 """An image whose pixels nearly all lie within so many codes of 255 shows nothing."""
+GREY = 8
+"""Largest difference between red, green and blue in an image without colours."""
 DARK, BRIGHT = 40, 180
 """Codes below which a pixel is black, and above which it may be glass."""
 LOOK_PX = 1000
@@ -112,7 +114,10 @@ def check_scales(found: Discovery, factors: dict, own_scale: bool, faults: Fault
         return None
     full: dict[Path, Size] = {}
     pixel: dict[Path, float] = {}  # full-resolution pixels that one pixel of the image is: sizes are rounded to whole
-    for kind, path in _space_ranger_images(table).items():
+    images = _space_ranger_images(table)
+    if found.image_kind in images and found.image is not None:
+        images[found.image_kind] = found.image  # the sheet may name it in another folder
+    for kind, path in images.items():
         factor = factors.get(f"tissue_{kind}_scalef")
         if isinstance(factor, (int, float)) and factor > 0:
             try:
@@ -292,6 +297,8 @@ def look(rgb: np.ndarray, xy: np.ndarray | None, notes: Notes, name: str) -> Non
             "the brightfield image. An H&E that was cut out needs its background white, as glass is",
         )
         return
+    if (rgb.max(axis=2).astype(int) - rgb.min(axis=2)).max() < GREY:
+        notes.add("grey_image", f"{name} has no colours: an H&E has two, and stains cannot be told apart without them")
     tissue = tissue_like(rgb)
     if tissue.mean() < 0.002:
         notes.add("no_tissue", f"{name} shows hardly any tissue: {tissue.mean():.2%} of it is no bright glass")

@@ -198,6 +198,18 @@ def _series(path: Path, tif):
             raise unreadable(path, error) from error
 
 
+def _check_single(path: Path, tif, series) -> None:
+    """Refuse an OME-TIFF that holds several pictures of about one size, such as the scenes of a slide."""
+    if getattr(series, "kind", "") != "ome":
+        return
+    area = math.prod(series.shape)
+    alike = [s for s in tif.series if s.kind == "ome" and math.prod(s.shape) >= area / 2]
+    if len(alike) > 1:
+        listed = ", ".join(f"{s.name or 'without a name'} ({' x '.join(map(str, s.shape))})" for s in alike[:6])
+        hint = "Export the one of this section."
+        raise refuse(path, f"{len(alike)} pictures in one file: {listed}", "one picture", hint)
+
+
 def _check_set(path: Path, said: ome.Said, photometric: str) -> None:
     """Refuse a file whose metadata, or other planes, lie in other files."""
     names = ", ".join(said.named)
@@ -269,6 +281,7 @@ class TiffSource:
         first = tif.pages[0]
         _check_set(path, self.said, _photometric(first))
         series = _series(path, tif)
+        _check_single(path, tif, series)
         self.levels = list(getattr(series, "levels", [series])) or [series]
         chosen = self.levels[level]
         axes, shape = chosen.axes.upper(), chosen.shape
@@ -368,7 +381,16 @@ class TiffSource:
         )
 
     def _check_length(self, size: int) -> None:
+        if min(self.width, self.height) < 1:
+            raise refuse(
+                self.path, f"an image of {self.width} x {self.height} pixels", "at least one", "It is damaged."
+            )
         for number, page in enumerate(self.pages):
+            wide, high = (page.tilewidth, page.tilelength) if page.is_tiled else (self.width, page.rowsperstrip)
+            needed = math.ceil(self.width / max(1, wide)) * math.ceil(self.height / max(1, high))
+            if len(page.dataoffsets) < needed and not page.is_final:
+                found = f"{len(page.dataoffsets)} of {needed} pieces of the image"
+                raise refuse(self.path, found, "a complete file", "It is damaged: copy or download it again.")
             ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts)]
             if ends and max(ends) > size:
                 raise refuse(
@@ -627,17 +649,25 @@ def open_source(path: Path | EmbeddedImage, factor: float = 1.0):
         return source, source.image, (source.full_width, source.full_height)
     tif = open_tiff(path)
     try:
-        base = best = TiffSource(path, tif, 0)
-        for number in range(1, len(base.levels) if factor > 1 else 1):
-            width = int(base.levels[number].shape[base.levels[number].axes.upper().index("X")])
-            if base.width / width <= factor * 1.001:
-                level = TiffSource(path, tif, number)
-                best = level if level.channels == base.channels else best
-        best.orientation = base.orientation
-        return best, tif, (base.width, base.height)
-    except BaseException:
+        return _tiff_level(path, tif, factor)
+    except (InputError, MemoryError):
         tif.close()
         raise
+    except Exception as error:  # of tags that contradict one another
+        tif.close()
+        raise unreadable(path, error) from error
+
+
+def _tiff_level(path: Path, tif, factor: float):
+    """Choose the level of a TIFF; returns what `open_source` does."""
+    base = best = TiffSource(path, tif, 0)
+    for number in range(1, len(base.levels) if factor > 1 else 1):
+        width = int(base.levels[number].shape[base.levels[number].axes.upper().index("X")])
+        if base.width / width <= factor * 1.001:
+            level = TiffSource(path, tif, number)
+            best = level if level.channels == base.channels else best
+    best.orientation = base.orientation
+    return best, tif, (base.width, base.height)
 
 
 def rgb_bands(source) -> Iterator[np.ndarray]:

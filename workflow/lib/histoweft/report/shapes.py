@@ -93,7 +93,12 @@ def _table_size(path: Path) -> Size:
 
 
 def image_pixels(path: Path) -> int:
-    """Return how many pixels an image has."""
+    """Return how many pixels an image has; one inside an HDF5 file says which ``dataset`` it is."""
+    if dataset := getattr(path, "dataset", ""):
+        import h5py
+
+        with h5py.File(path.path, "r") as file:
+            return math.prod(sorted(file[dataset].shape)[-2:])
     if re.search(r"\.(tiff?|svs|btf|ndpi)$", path.name, re.IGNORECASE):
         import tifffile
 
