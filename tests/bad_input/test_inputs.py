@@ -195,6 +195,102 @@ def st_image_without_positions(tmp):
     return sheet("st", cases.st(tmp, table=None)[0])
 
 
+@case("a link to ../.git/annex/objects/ab/m.h5, which is not there", "git annex get, or datalad get")
+def annex_link_in_a_folder(tmp):
+    matrix = cases.visium(tmp) / "filtered_feature_bc_matrix.h5"
+    matrix.unlink()
+    matrix.symlink_to("../.git/annex/objects/ab/m.h5")
+    return sheet("visium", tmp)
+
+
+@case(f"{LINE}, column path", "a link to /data/.dvc/cache/files/md5/ab/cd, which is not there", "dvc pull")
+def dvc_link(tmp):
+    (tmp / "a.h5ad").symlink_to("/data/.dvc/cache/files/md5/ab/cd")
+    return sheet("h5ad", tmp / "a.h5ad")
+
+
+@case("a link to gone/v, which is not there")
+def link_to_a_folder_that_is_gone(tmp):
+    (tmp / "v").symlink_to("gone/v")
+    return sheet("visium", tmp / "v")
+
+
+@case("a link to ../.git/annex/objects/ab/a.h5ad that was written as a text", "git annex get")
+def link_checked_out_as_text(tmp):
+    return sheet("h5ad", cases.text(tmp / "a.h5ad", "../.git/annex/objects/ab/a.h5ad"))
+
+
+@case("a Git LFS pointer", "git lfs pull")
+def lfs_pointer(tmp):
+    cases.visium(tmp)
+    cases.text(tmp / "spatial" / "tissue_hires_image.png", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    return sheet("visium", tmp)
+
+
+@case("GSM1_filtered_feature_bc_matrix.h5.gz is compressed: gunzip GSM1_filtered_feature_bc_matrix.h5.gz")
+def gzipped_matrix_of_geo(tmp):
+    matrix = cases.visium(tmp) / "filtered_feature_bc_matrix.h5"
+    matrix.rename(tmp / "GSM1_filtered_feature_bc_matrix.h5.gz")
+    return sheet("visium", tmp)
+
+
+@case("filtered_feature_bc_matrix.tar.gz is compressed: tar xf filtered_feature_bc_matrix.tar.gz", "spatial.tar.gz is")
+def archives_of_the_download_page(tmp):
+    for name in ("filtered_feature_bc_matrix.tar.gz", "spatial.tar.gz"):
+        cases.text(tmp / name, "x")
+    return sheet("visium", tmp)
+
+
+@case("a.h5ad, which does not exist", "a.h5ad.gz is compressed: gunzip a.h5ad.gz")
+def gzipped_h5ad_beside(tmp):
+    cases.text(tmp / "a.h5ad.gz", "x")
+    return sheet("h5ad", tmp / "a.h5ad")
+
+
+@case("cell_feature_matrix.tar.gz is compressed")
+def packed_xenium(tmp):
+    cases.xenium(tmp)
+    (tmp / "cell_feature_matrix.h5").rename(tmp / "cell_feature_matrix.tar.gz")
+    return sheet("xenium", tmp)
+
+
+@case("The folder is not complete: found in", "barcodes.tsv.gz, matrix.mtx.gz")
+def folder_without_genes(tmp):
+    cases.visium(tmp, "trio3")
+    (tmp / "filtered_feature_bc_matrix" / "features.tsv.gz").unlink()
+    return sheet("visium", tmp)
+
+
+def segmented(tmp, bins=False):
+    if bins:
+        cases.visium_hd(tmp)
+    cases.text(tmp / "segmented_outputs" / "filtered_feature_cell_matrix.h5", "x")
+    return tmp / "segmented_outputs"
+
+
+@case("segmented cells of Space Ranger 4 (filtered_feature_cell_matrix.h5)", "the folder that holds binned_outputs/")
+def segmented_called_visium(tmp):
+    return sheet("visium", segmented(tmp))
+
+
+@case("segmented cells of Space Ranger 4", "platform visium_hd with path", "reads binned_outputs/ there")
+def segmented_beside_bins(tmp):
+    return sheet("visium_hd", segmented(tmp, bins=True))
+
+
+@case("segmented cells of Space Ranger 4 (segmented_outputs/)")
+def segmented_from_above(tmp):
+    segmented(tmp)
+    return sheet("visium_hd", tmp)
+
+
+@case("aggr_tissue_positions.csv, written by spaceranger aggr", "each section's own Space Ranger folder")
+def spaceranger_aggr(tmp):
+    cases.visium(tmp)
+    (tmp / "spatial" / "tissue_positions.csv").rename(tmp / "spatial" / "aggr_tissue_positions.csv")
+    return sheet("visium", tmp)
+
+
 # ------------------------------------------------------------------------------------------------------- tables
 
 

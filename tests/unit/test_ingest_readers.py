@@ -146,6 +146,114 @@ def test_visium_prefixed_names_of_two_samples_in_one_folder(tmp_path):
     assert section.image.name == "GSM2_B_tissue_hires_image.png"
 
 
+def geo(root, samples=("GSM1_S0_", "GSM2_S1_"), inner="spatial"):
+    """Write Visium samples as GEO holds them: prefixed matrices, and prefixed files together in spatial/."""
+    for i, name in enumerate(samples):
+        cases.write_h5(root / f"{name}filtered_feature_bc_matrix.h5", cases.counts(seed=i), cases.barcodes())
+        moved = cases.positions()
+        moved["pxl_col_in_fullres"] += 10 * i
+        cases.text(root / inner / f"{name}tissue_positions_list.csv", moved.to_csv(index=False, header=False))
+        factors = cases.scalefactors(root / inner, tissue_hires_scalef=0.25 + 0.05 * i)
+        factors.rename(root / inner / f"{name}scalefactors_json.json")
+        cases.picture(root / inner / f"{name}tissue_hires_image.png", seed=i, width=300, height=300)
+    return root
+
+
+def test_visium_prefix_goes_into_the_spatial_folder(tmp_path):
+    geo(tmp_path)
+    for i, name in enumerate(("GSM1_S0_", "GSM2_S1_")):
+        section = read(SampleInput("s1", "visium", f"{tmp_path}/{name}"))
+        assert (section.counts != cases.counts(seed=i)).nnz == 0
+        assert section.image_scale == 0.25 + 0.05 * i
+        assert section.image.name == f"{name}tissue_hires_image.png"
+        assert section.xy_px[0, 0] == 90 + 10 * i
+
+
+def test_visium_prefix_of_the_one_matrix_narrows_the_spatial_folder(tmp_path):
+    (geo(tmp_path) / "GSM1_S0_filtered_feature_bc_matrix.h5").unlink()
+    section = read(SampleInput("s1", "visium", tmp_path))
+    assert (section.image_scale, section.xy_px[0, 0]) == (0.3, 100)
+
+
+@pytest.mark.parametrize("name", ["scalefactors_json.json", "tissue_hires_image.png", "tissue_positions_list.csv"])
+def test_visium_files_of_two_samples_are_never_mixed(tmp_path, name):
+    geo(tmp_path, ["GSM2_S1_"])
+    (tmp_path / "spatial" / f"GSM2_S1_{name}").rename(tmp_path / "spatial" / f"GSM1_S0_{name}")
+    found = discover("visium", tmp_path)  # by the prefix of its matrix
+    assert not any(path.name.startswith("GSM1") for path in found.files)
+    (tmp_path / "GSM2_S1_filtered_feature_bc_matrix.h5").rename(tmp_path / "filtered_feature_bc_matrix.h5")
+    assert "files of 2 samples" in failing(platform="visium", path=tmp_path)
+
+
+def test_visium_spatial_as_a_part_of_the_name(tmp_path):
+    """GEO flattens folders: GSM1_spatial_scalefactors_json.json beside GSM1_filtered_feature_bc_matrix.h5."""
+    geo(tmp_path, ["GSM1_"])
+    for path in list((tmp_path / "spatial").iterdir()):
+        path.rename(tmp_path / path.name.replace("GSM1_", "GSM1_spatial_"))
+    (tmp_path / "spatial").rmdir()
+    assert read(SampleInput("s1", "visium", tmp_path)).image_scale == 0.25
+
+
+def test_trio_lists_of_another_sample_are_not_taken(tmp_path):
+    for name in ("A_", "B_"):
+        cases.write_trio(tmp_path, cases.counts(), cases.barcodes(), prefix=name)
+    assert "2 samples" in failing(platform="scrna", path=tmp_path)
+    found = discover("scrna", f"{tmp_path}/B_")
+    assert {path.name[:2] for path in found.roles.values()} == {"B_"}
+    (tmp_path / "A_barcodes.tsv.gz").unlink()
+    (tmp_path / "B_matrix.mtx.gz").unlink()
+    assert "no count matrix" in failing(platform="scrna", path=tmp_path)
+
+
+def halves(root, name="filtered_feature_bc_matrix.h5", cells=slice(0, 18), tissue=slice(9, 27)):
+    """Write a matrix of some spots beside positions that call others tissue."""
+    frame = cases.positions()
+    frame["in_tissue"] = 0
+    frame.iloc[tissue, 1] = 1
+    cases.visium(root, "none", images=(), frame=frame)
+    cases.write_h5(root / name, cases.counts()[cells], cases.barcodes()[cells])
+    return root
+
+
+def test_visium_positions_of_another_section_are_a_fault(tmp_path):
+    message = failing(platform="visium", path=halves(tmp_path / "a"))
+    assert "filtered_feature_bc_matrix.h5 and" in message
+    assert "tissue_positions.csv: found 9 of 18 barcodes" in message
+    assert "9 of 18 spots under tissue without a barcode" in message
+    section = read(SampleInput("s", "visium", tmp_path / "a", options={"keep_off_tissue": True}))
+    assert section.counts.shape[0] == 18
+    raw = read(SampleInput("s", "visium", halves(tmp_path / "raw_", "raw_feature_bc_matrix.h5")))
+    assert raw.counts.shape[0] == 9
+
+
+def test_visium_matrix_with_fewer_spots_than_tissue_is_a_warning(tmp_path):
+    section = read(SampleInput("s", "visium", halves(tmp_path, cells=slice(9, 20))))
+    assert "tissue_without_counts" in codes(section)
+    whole = read(SampleInput("s", "visium", halves(tmp_path, cells=slice(9, 27))))
+    assert codes(whole) == set()
+
+
+def test_visium_positions_columns_are_found_by_name(tmp_path):
+    whole = read(SampleInput("s", "visium", cases.visium(tmp_path / "a")))
+    frame = cases.positions().iloc[:, [5, 3, 1, 4, 2, 0]]
+    frame["in_tissue"] = "TRUE"
+    names = {"pxl_row_in_fullres": "imagerow", "pxl_col_in_fullres": "imagecol", "in_tissue": "tissue"}
+    other = cases.visium(tmp_path / "b", table="none")
+    lines = frame.rename(columns=names).to_csv(index=False, quoting=1, sep=";").encode("utf-8-sig")
+    (other / "spatial" / "tissue_positions.csv").write_bytes(lines)
+    np.testing.assert_array_equal(read(SampleInput("s", "visium", other)).xy_px, whole.xy_px)
+
+
+def test_visium_in_tissue_in_words(tmp_path):
+    frame = cases.positions().astype({"in_tissue": object})
+    frame["in_tissue"] = ["True"] * 35 + ["False"]
+    section = read(SampleInput("s", "visium", cases.visium(tmp_path / "a", frame=frame)))
+    assert section.dropped["off_tissue"] == 1
+    frame.iloc[3, 1] = "maybe"
+    message = failing(platform="visium", path=cases.visium(tmp_path / "b", frame=frame))
+    assert "tissue_positions.csv, line 5, column in_tissue: found 'maybe'" in message
+
+
 def test_visium_one_prefixed_sample_and_prefixed_trio(tmp_path):
     cases.write_trio(tmp_path, cases.counts(), cases.barcodes(), prefix="GSM9_")
     cases.text(tmp_path / "GSM9_tissue_positions.csv", cases.positions().to_csv(index=False))

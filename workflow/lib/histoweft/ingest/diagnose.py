@@ -50,6 +50,8 @@ KINDS = (
 LFS = b"version https://git-lfs.github.com/spec"
 ANNEX = re.compile(r"(?:^|/)annex/objects/")
 
+PATH = re.compile(r"^[\w.@+-]*(?:/[\w.@+-]+)+$")  # git without links writes the target into a file
+
 
 def fetch_hint(target: str) -> str:
     """Return how the content behind a link or pointer is fetched, by where it leads; empty where that is unknown."""
@@ -75,6 +77,9 @@ def pointer(path: Path) -> tuple[str, str] | None:
     first = head.split(b"\n")[0]
     if size < 32768 and first.startswith(b"/") and ANNEX.search(first.decode("utf-8", "replace")):
         return "a git-annex pointer in place of the content", fetch_hint("annex/objects/")
+    target = first.decode("utf-8", "replace").strip()
+    if b"\n" not in head.strip() and PATH.match(target) and Path(target).suffix == path.suffix:
+        return f"a link to {target} that was written as a text", fetch_hint(target) or "Fetch the file it points to."
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import unicodedata
@@ -10,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from histoweft.errors import Faults, nearest
+from histoweft.ingest import diagnose
 from histoweft.ingest.section import Discovery
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".btf", ".ndpi")
 MATRIX_H5 = re.compile(r"(filtered|raw)_(?:feature|gene)_bc_matri(?:x|ces).*\.h5$", re.I)
 MATRIX_DIR = re.compile(r"(filtered|raw)_(?:feature|gene)_bc_matri(?:x|ces)|(filtered|raw)_count_matrix", re.I)
+
+
+SMALL = 32768  # bytes: pointers of Git LFS and git-annex are smaller
 
 
 @dataclass
@@ -85,10 +90,43 @@ def resolve_path(path: str | Path) -> Path:
     return parent / names[0] if len(names) == 1 else parent / path.name
 
 
+PACKED = re.compile(r"\.(?:tar\.gz|tgz|tar|gz|zip|bz2|xz|zst|7z)$", re.I)
+UNPACK = {".zip": "unzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".7z": "7z x", ".gz": "gunzip"}
+
+
 def nearest_there(expected: str, names: Iterable[str]) -> str:
-    """Return a hint with the name most like the expected one, or an empty string."""
-    match = re.search(r"'(.*)'", nearest(expected, names))
-    return f"The nearest name there is {match.group(1)!r}: rename it?" if match else ""
+    """Return a hint with the name that looks like the expected one misspelt, or an empty string.
+
+    A name with another ending is another kind of file: renaming would not help.
+    """
+    alike = [n for n in names if Path(n).suffix == Path(expected).suffix and n != expected]
+    match = difflib.get_close_matches(expected.casefold(), [n.casefold() for n in alike], n=1, cutoff=0.75)
+    found = next((n for n in alike if n.casefold() == match[0]), "") if match else ""
+    return f"The nearest name there is {found!r}: rename it?" if found else ""
+
+
+def unpack_hint(pattern: re.Pattern | str, names: Iterable[str]) -> str:
+    """Return how a wanted file is unpacked that lies there compressed or in an archive, or an empty string.
+
+    `pattern` is of names (or, as a text, one name) without the ending of the compression.
+    """
+    for name in names:
+        packed = PACKED.search(name)
+        bare = name[: packed.start()] if packed else ""
+        if bare and (bare == pattern if isinstance(pattern, str) else pattern.search(bare)):
+            ending = packed.group().lower()
+            command = "tar xf" if ending.startswith((".tar", ".tgz")) else UNPACK[ending]
+            return f"{name} is compressed: {command} {name}"
+    return ""
+
+
+def unreadable(path: Path) -> tuple[str, str] | None:
+    """Return (why a file that is listed cannot be read, what to do), or None; of a large file nothing is read."""
+    if path.is_symlink() and not path.exists():
+        return diagnose.unreachable(path)
+    if not os.access(path, os.R_OK):
+        return "which may not be read", f"Allow reading: chmod u+r {path}"
+    return diagnose.pointer(path) if path.is_file() and path.stat().st_size < SMALL else None
 
 
 def open_folder(path: Path, where: str, faults: Faults, expected: str, prefix_ok: bool = False) -> Folder | None:
@@ -102,20 +140,7 @@ def open_folder(path: Path, where: str, faults: Faults, expected: str, prefix_ok
     except NotADirectoryError:
         faults.add(where, f"{path}, a file", expected, f"Give the folder that holds it: {path.parent}")
     except FileNotFoundError:
-        try:
-            parent = Folder.list(path.parent)
-        except OSError:
-            faults.add(where, f"{path}, which does not exist", expected, "Check the path for typing errors.")
-            return None
-        if prefix_ok and any(name.startswith(path.name) for name in parent.names):
-            parent.prefix = path.name
-            return parent
-        faults.add(
-            where,
-            f"{path}, which does not exist",
-            expected,
-            nearest(path.name, parent.folders + parent.names) or f"Found {parent.summary()}",
-        )
+        return _narrowed(path, where, faults, expected, prefix_ok)
     except PermissionError:
         faults.add(where, f"{path}, which may not be read", expected, f"Allow reading: chmod u+rx {path}")
     except OSError as error:
@@ -123,12 +148,38 @@ def open_folder(path: Path, where: str, faults: Faults, expected: str, prefix_ok
     return None
 
 
+def _narrowed(path: Path, where: str, faults: Faults, expected: str, prefix_ok: bool) -> Folder | None:
+    """Return the parent narrowed to the files that begin like the path's name, or note that there is no such path."""
+    if path.is_symlink():
+        found, hint = diagnose.unreachable(path)
+        faults.add(where, f"{path}, {found}", expected, hint)
+        return None
+    try:
+        parent = Folder.list(path.parent)
+    except OSError:
+        faults.add(where, f"{path}, which does not exist", expected, "Check the path for typing errors.")
+        return None
+    if prefix_ok and any(name.startswith(path.name) for name in parent.names):
+        parent.prefix = path.name
+        return parent
+    _note_absent(path, parent, parent.folders + parent.names, where, faults, expected)
+    return None
+
+
+def _note_absent(path: Path, parent: Folder, names: list[str], where: str, faults: Faults, expected: str) -> None:
+    """Note that a path is not there, with what may be meant."""
+    packed = unpack_hint(path.name, parent.names)
+    hint = packed or nearest(path.name, [n for n in names if n != path.name]) or f"Found {parent.summary()}"
+    faults.add(where, f"{path}, which does not exist", expected, hint)
+
+
 def check_file(path: Path, where: str, faults: Faults, expected: str) -> bool:
     """Return whether `path` is a readable file; note the fault when not."""
-    if path.is_file():
-        if os.access(path, os.R_OK):
+    if path.is_file() or (path.is_symlink() and not path.exists()):
+        reason = unreadable(path)
+        if reason is None:
             return True
-        faults.add(where, f"{path}, which may not be read", expected, f"Allow reading: chmod u+r {path}")
+        faults.add(where, f"{path}, {reason[0]}", expected, reason[1])
     elif path.is_dir():
         try:
             found = Folder.list(path).summary()
@@ -138,20 +189,39 @@ def check_file(path: Path, where: str, faults: Faults, expected: str) -> bool:
     else:
         try:
             beside = Folder.list(path.parent)
-            hint = nearest(path.name, beside.names) or f"Found {beside.summary()}"
         except OSError:
             hint = f"The folder {path.parent} cannot be listed either."
-        faults.add(where, f"{path}, which does not exist", expected, hint)
+            faults.add(where, f"{path}, which does not exist", expected, hint)
+        else:
+            _note_absent(path, beside, beside.names, where, faults, expected)
     return False
 
 
 def check_readable(discovery: Discovery, where: str) -> None:
-    """Note each discovered file that exists but may not be read."""
+    """Note each discovered file that cannot be read, and why."""
     for path in discovery.files:
-        if not os.access(path, os.R_OK):
-            discovery.faults.add(
-                where, f"{path}, which may not be read", "a readable file", f"Allow reading: chmod u+r {path}"
-            )
+        if reason := unreadable(path):
+            discovery.faults.add(where, f"{path}, {reason[0]}", "a readable file", reason[1])
+
+
+def prefix_of(path: Path, pattern: re.Pattern) -> str:
+    """Return what stands before the usual name of a file: the sample's prefix (``GSM123_A1_``)."""
+    return re.sub(r"(?:^|(?<=[_.-]))(?:spatial|aggr)[_.-]$", "", pattern.split(path.name)[0], flags=re.I)
+
+
+def check_prefixes(roles: Iterable[tuple[Path, re.Pattern]], where: str, faults: Faults) -> None:
+    """Note a fault where the files of one sample carry different prefixes; a file without one goes with any."""
+    found = {}
+    for path, pattern in roles:
+        if prefix := prefix_of(path, pattern).strip("_-. ").casefold():
+            found.setdefault(prefix, path)
+    if len(found) > 1:
+        faults.add(
+            where,
+            f"files of {len(found)} samples: {', '.join(map(str, found.values()))}",
+            "the same prefix for every file of a sample",
+            "Rename the files of this sample alike, or put them in a folder of their own.",
+        )
 
 
 def one_prefix(paths: Iterable[Path], pattern: re.Pattern, faults: Faults, where: str, what: str) -> Path | None:
@@ -159,7 +229,7 @@ def one_prefix(paths: Iterable[Path], pattern: re.Pattern, faults: Faults, where
     paths = list(paths)
     if not paths:
         return None
-    prefixes = {pattern.split(path.name)[0] for path in paths}
+    prefixes = {prefix_of(path, pattern) for path in paths}
     if len(prefixes) > 1 and "" not in prefixes:
         listed = ", ".join(str(paths[0].parent / p) for p in sorted(prefixes)[:6])
         faults.add(
@@ -170,17 +240,30 @@ def one_prefix(paths: Iterable[Path], pattern: re.Pattern, faults: Faults, where
         )
         return None
     if "" in prefixes:
-        return next(p for p in paths if pattern.split(p.name)[0] == "")
+        return next(p for p in paths if prefix_of(p, pattern) == "")
     return paths[0]
+
+
+TRIO = {
+    "matrix": re.compile(r"matrix\.mtx(?:\.gz)?$", re.I),
+    "barcodes": re.compile(r"barcodes\.tsv(?:\.gz)?$", re.I),
+    "features": re.compile(r"(?:features|genes)\.tsv(?:\.gz)?$", re.I),
+}
 
 
 def find_trio(folder: Folder) -> dict[str, Path] | None:
     """Return the mtx trio in a folder (version 2 ``genes.tsv`` or 3 ``features.tsv.gz``), or None."""
-    matrix = folder.matching(r"matrix\.mtx(\.gz)?$")
-    barcodes = folder.matching(r"barcodes\.tsv(\.gz)?$")
-    features = folder.matching(r"(features|genes)\.tsv(\.gz)?$")
-    if matrix and barcodes and features:
-        return {"matrix": matrix[0], "barcodes": barcodes[0], "features": features[0]}
+    for matrix in folder.matching(TRIO["matrix"]):
+        prefix, found = prefix_of(matrix, TRIO["matrix"]), {"matrix": matrix}
+        for role in ("barcodes", "features"):
+            there = folder.matching(TRIO[role])
+            # samples of one study may share one list of genes
+            shared = [p for p in there if role == "features" and (len(there) == 1 or not prefix_of(p, TRIO[role]))]
+            own = [p for p in there if prefix_of(p, TRIO[role]) == prefix]
+            if own or shared:
+                found[role] = (own or shared)[0]
+        if len(found) == len(TRIO):
+            return found
     return None
 
 
@@ -213,13 +296,25 @@ def find_matrix(folder: Folder, faults: Faults, where: str) -> dict[str, Path]:
                 if (match.group(1) or match.group(2)).lower() == kind and (trio := trio_below(sub)):
                     return trio
             if kind == "filtered":
-                matrices = folder.matching(r"matrix\.mtx(\.gz)?$")
-                one_prefix(matrices, re.compile(r"matrix\.mtx(\.gz)?$"), faults, where, "matrices")
+                one_prefix(folder.matching(TRIO["matrix"]), TRIO["matrix"], faults, where, "matrices")
                 if len(faults.items) > before:
                     return {}
                 if trio := find_trio(folder):
                     return trio
     return {}
+
+
+def matrix_hint(folder: Folder, pattern: re.Pattern, usual: str) -> str:
+    """Return why no count matrix was found where something like one lies there, or an empty string."""
+    packed = unpack_hint(pattern, folder.names) or unpack_hint(MATRIX_DIR, folder.names)
+    if packed:
+        return packed
+    for path in folder.folders_matching(MATRIX_DIR):
+        try:
+            return f"The folder is not complete: found {Folder.list(path).summary()}"
+        except OSError:
+            continue
+    return nearest_there(usual, folder.names)
 
 
 def column(where: str, name: str) -> str:

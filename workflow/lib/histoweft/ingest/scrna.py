@@ -7,7 +7,21 @@ from pathlib import Path
 
 from histoweft.errors import Faults
 from histoweft.ingest import h5ad
-from histoweft.ingest.layout import check_file, check_readable, column, find_matrix, find_trio, open_folder
+from histoweft.ingest.layout import (
+    MATRIX_H5,
+    PACKED,
+    TRIO,
+    Folder,
+    check_file,
+    check_readable,
+    column,
+    find_matrix,
+    find_trio,
+    matrix_hint,
+    one_prefix,
+    open_folder,
+    unpack_hint,
+)
 from histoweft.ingest.section import Discovery, Notes, RawSection, SampleInput
 
 TABLE = re.compile(r"\.(?:csv|tsv|txt)(?:\.gz)?$", re.I)
@@ -24,13 +38,12 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
         if folder is not None:
             if "outs" in folder.folders:
                 folder = open_folder(path / "outs", where, found.faults, EXPECTED)
-            trio = find_trio(folder) or {}
-            found.roles.update(trio or find_matrix(folder, found.faults, where))
-            if not found.roles and not found.faults:
-                found.faults.add(where, f"no count matrix {folder.summary()}", EXPECTED)
+            _fill_matrix(found, folder, where)
     elif check_file(path, where, found.faults, EXPECTED):
         if not TABLE.search(path.name) and path.suffix.lower() not in (".h5", ".h5ad", ".loom"):
-            found.faults.add(where, path.name, EXPECTED)
+            bare = PACKED.sub("", path.name)
+            hint = unpack_hint(bare, [path.name]) if bare.endswith((".h5", ".h5ad", ".loom")) else ""
+            found.faults.add(where, path.name, EXPECTED, hint)
         found.roles["matrix"] = path
     if str(image) and str(image).lower() != "none":
         found.faults.add(
@@ -38,6 +51,27 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
         )
     check_readable(found, where)
     return found
+
+
+def _fill_matrix(found: Discovery, folder: Folder | None, where: str) -> None:
+    """Fill in the matrix of an opened folder; Cell Ranger multi's folder ``count`` is looked into."""
+    if folder is None:
+        return
+    if one_prefix(folder.matching(TRIO["matrix"]), TRIO["matrix"], found.faults, where, "matrices"):
+        found.roles.update(find_trio(folder) or {})
+    if found.roles or found.faults:
+        return
+    found.roles.update(find_matrix(folder, found.faults, where))
+    if found.roles or found.faults:
+        return
+    if "count" in folder.folders:
+        _fill_matrix(found, open_folder(folder.path / "count", where, found.faults, EXPECTED), where)
+    elif "per_sample_outs" in folder.folders:
+        one = "Give each sample's own folder a line of the sheet."
+        found.faults.add(where, f"the samples of Cell Ranger multi in {folder.path / 'per_sample_outs'}", "one", one)
+    else:
+        hint = matrix_hint(folder, MATRIX_H5, "filtered_feature_bc_matrix.h5")
+        found.faults.add(where, f"no count matrix {folder.summary()}", EXPECTED, hint)
 
 
 def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:

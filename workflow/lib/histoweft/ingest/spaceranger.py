@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING
 
 from histoweft.errors import Faults
 from histoweft.ingest.layout import (
+    MATRIX_H5,
+    TRIO,
     Folder,
     check_file,
+    check_prefixes,
     check_readable,
     column,
     find_matrix,
     given_image,
     image_kind,
+    matrix_hint,
     nearest_there,
     one_prefix,
     open_folder,
+    prefix_of,
+    unpack_hint,
 )
 from histoweft.ingest.section import NAN, Discovery, Notes, RawSection, SampleInput
 
@@ -27,8 +33,16 @@ if TYPE_CHECKING:
 POSITIONS = re.compile(r"tissue_positions(?:_list)?\.(?:csv|txt|tsv|parquet)(?:\.gz)?$", re.I)
 SCALEFACTORS = re.compile(r"scalefactors_json\.json(?:\.gz)?$", re.I)
 IMAGE = re.compile(r"tissue_(?:hires|lowres)_image\.(?:png|jpe?g|tiff?)(?:\.gz)?$", re.I)
+SEGMENTED = re.compile(r"(?:filtered|raw)_feature_cell_matrix", re.I)
+AGGREGATE = re.compile(r"^(?:aggr_tissue_positions\.csv|aggregation(?:_csv)?\.csv)$", re.I)
 BIN = re.compile(r"square_(\d{3})um$")
 COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+MISSING_SHARE = 0.05  # of the spots under tissue, from which their lack in the matrix is told
+OTHER_NAMES = {
+    "barcodes": "barcode", "tissue": "in_tissue", "row": "array_row", "col": "array_col", "imagerow":
+    "pxl_row_in_fullres", "imagecol": "pxl_col_in_fullres", "pxl_row": "pxl_row_in_fullres", "pxl_col":
+    "pxl_col_in_fullres",
+}  # fmt: skip
 VISIUM_PITCH_UM = 100.0  # centre to centre of neighbouring spots (10x Genomics Visium slide specification)
 VISIUM_SPOT_UM = 55.0  # spot diameter, same source
 
@@ -60,10 +74,55 @@ def discover(path: Path, image: str | Path = "", where: str = "", positions: str
     if "binned_outputs" in folder.folders:
         found.faults.add(where, f"binned_outputs/ in {folder.path}", "a Visium folder", "Use platform visium_hd.")
         return found
+    if _is_segmented(found, folder, where, "a Visium folder"):
+        return found
     _fill_matrix(found, folder, where)
-    spatial = _given_spatial(positions, found, where) if str(positions) else _spatial(folder)
+    spatial = _given_spatial(positions, found, where) if str(positions) else _spatial(folder, _prefix(found))
+    if _is_aggregate(found, [folder, spatial], where):
+        return found
     _fill_spatial(found, spatial, [], image, where)
     return found
+
+
+def _is_segmented(found: Discovery, folder: Folder, where: str, expected: str) -> bool:
+    """Note that a folder holds the segmented cells of Space Ranger 4, and no spots or bins."""
+    here = [name for name in folder.names + folder.folders if SEGMENTED.search(name)]
+    if _holds_matrix(folder) or not (here or "segmented_outputs" in folder.folders):
+        return False
+    top = folder.path.parent if here else folder.path
+    bins = top / "binned_outputs"
+    there = (
+        f"Use platform visium_hd with path {top}, which reads {bins.name}/ there"
+        if bins.is_dir()
+        else ("Use platform visium_hd with the folder that holds binned_outputs/")
+    )
+    found.faults.add(
+        where,
+        f"segmented cells of Space Ranger 4 ({here[0] if here else 'segmented_outputs/'}) in {folder.path}, which "
+        "are not read",
+        expected,
+        f"{there}, or write the cells with their places as an .h5ad.",
+    )
+    return True
+
+
+def _is_aggregate(found: Discovery, folders: list[Folder | None], where: str) -> bool:
+    """Note that a folder was written by ``spaceranger aggr``: several sections, whose places lie on one another."""
+    names = [folder.path / name for folder in folders if folder for name in folder.names if AGGREGATE.match(name)]
+    if names:
+        found.faults.add(
+            where,
+            f"{names[0]}, written by spaceranger aggr: several sections in one matrix",
+            "one section a sample",
+            "Give each section's own Space Ranger folder a line of the sheet.",
+        )
+    return bool(names)
+
+
+def _prefix(found: Discovery) -> str:
+    """Return the prefix of the matrix that was found; empty without one."""
+    matrix = found.roles.get("matrix")
+    return prefix_of(matrix, TRIO["matrix"] if "barcodes" in found.roles else MATRIX_H5) if matrix else ""
 
 
 def _given_spatial(positions: str | Path, found: Discovery, where: str) -> Folder | None:
@@ -87,6 +146,8 @@ def discover_hd(path: Path, image: str | Path = "", where: str = "", bin_um: int
             if folder is None:
                 return found
             top.append(folder)
+    if _is_segmented(found, folder, where, expected):
+        return found
     wanted = f"square_{int(bin_um):03d}um"
     if not BIN.search(folder.path.name):
         bins = [name for name in folder.folders if BIN.search(name)]
@@ -121,7 +182,7 @@ def _fill_matrix(found: Discovery, folder: Folder, where: str) -> None:
             f"no count matrix {folder.summary()}",
             "filtered_feature_bc_matrix.h5, or the folder filtered_feature_bc_matrix/ with matrix.mtx.gz, "
             "barcodes.tsv.gz and features.tsv.gz",
-            nearest_there("filtered_feature_bc_matrix.h5", folder.names + folder.folders),
+            matrix_hint(folder, MATRIX_H5, "filtered_feature_bc_matrix.h5"),
         )
     if "matrix" in found.roles:
         _note_raw(found, str(found.roles["matrix"].relative_to(folder.path)))
@@ -143,11 +204,18 @@ def _fill_spatial(
     if not given_image(image, where, found) and spatial is not None:
         for home in [spatial, *map(_spatial, image_homes)]:
             images = sorted(home.matching(IMAGE), key=lambda p: "lowres" in p.name)
+            image_file = one_prefix(images, IMAGE, found.faults, where, "images")
+            if image_file is not None:
+                found.image, found.image_kind = image_file, image_kind(image_file.name)
             if images:
-                found.image, found.image_kind = images[0], image_kind(images[0].name)
                 break
     if found.image is not None and found.image_kind == "given":
         found.image_kind = "fullres"  # a file of one's own is taken as the picture Space Ranger was given
+    matrix = (found.roles.get("matrix"), TRIO["matrix"] if "barcodes" in found.roles else MATRIX_H5)
+    roles = [matrix, (found.roles.get("positions"), POSITIONS), (found.roles.get("scalefactors"), SCALEFACTORS)]
+    if found.image_kind in ("hires", "lowres"):
+        roles.append((found.image, IMAGE))
+    check_prefixes([(path, pattern) for path, pattern in roles if path], where, found.faults)
     check_readable(found, where)
 
 
@@ -164,10 +232,13 @@ def _fill_positions(found: Discovery, spatial: Folder, where: str) -> None:
             where,
             f"no spot positions {spatial.summary()}",
             "spatial/tissue_positions.csv (or tissue_positions_list.csv, or .parquet)",
-            nearest_there("tissue_positions.csv", spatial.names),
+            unpack_hint("spatial", spatial.names)
+            or unpack_hint(POSITIONS, spatial.names)
+            or nearest_there("tissue_positions.csv", spatial.names),
         )
-    if scale := spatial.matching(SCALEFACTORS):
-        found.roles["scalefactors"] = scale[0]
+    scale = one_prefix(spatial.matching(SCALEFACTORS), SCALEFACTORS, found.faults, where, "scale factors")
+    if scale is not None:
+        found.roles["scalefactors"] = scale
 
 
 def _preference(path: Path) -> tuple:
@@ -175,16 +246,24 @@ def _preference(path: Path) -> tuple:
     return ("parquet" in name, "_list" in name, name)
 
 
-def _spatial(folder: Folder) -> Folder:
-    """Return the folder with the positions: ``spatial/``, ``<prefix>spatial/``, or the folder itself."""
+def _spatial(folder: Folder, prefix: str = "") -> Folder:
+    """Return the folder with the positions: ``spatial/``, ``<prefix>spatial/``, or the folder itself.
+
+    The sample's prefix (the path's, or that of the matrix) goes along where files in it carry it.
+    """
+    prefix = folder.prefix or prefix
     names = [n for n in folder.folders if n.lower() == "spatial" and not folder.prefix]
     names += [n for n in folder.folders if n.startswith(folder.prefix) and n.lower().endswith("spatial")]
     names += [n for n in folder.folders if n.lower() == "spatial"]
     for name in names:
         try:
-            return Folder.list(folder.path / name)
+            inner = Folder.list(folder.path / name)
         except OSError:
             continue
+        inner.prefix = prefix if any(n.startswith(prefix) for n in inner.names) else ""
+        return inner
+    if not folder.prefix and any(POSITIONS.search(n) and n.startswith(prefix) for n in folder.names):
+        folder = Folder(folder.path, prefix, folder.names, folder.folders)
     return folder
 
 
@@ -237,6 +316,8 @@ def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -
             image_scale = image_scale_for(found, scale, sample, notes)
     if matrix is None or positions is None or faults:
         return None
+    if "raw_" not in "/".join(found.roles["matrix"].parts[-2:]) and not sample.option("keep_off_tissue"):
+        _check_tissue(matrix["barcodes"], positions, found, faults, notes)
     return RawSection(
         **matrix,
         positions=positions,
@@ -245,6 +326,33 @@ def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -
         image_frame=frame,
         counts_where=str(found.roles["matrix"]),
     )
+
+
+def _check_tissue(barcodes, positions: pd.DataFrame, found: Discovery, faults: Faults, notes: Notes) -> None:
+    """Note a fault where a matrix holds other spots than those its positions call under tissue.
+
+    All slides share their barcodes: that these meet proves nothing. Space Ranger's filtered matrix holds the spots
+    under tissue and no others; a matrix of all spots is a raw one, whatever its name.
+    """
+    from histoweft.ingest.checks import without_suffix
+
+    tissue = positions["in_tissue"].to_numpy()
+    names, others = without_suffix(barcodes), without_suffix(positions.index)
+    if tissue.all() or others.isin(names).all():
+        return
+    off, under = int(names.isin(others[~tissue]).sum()), int(tissue.sum())
+    missing = int((~others[tissue].isin(names)).sum())
+    if off:
+        faults.add(
+            f"{found.roles['matrix']} and {found.roles['positions']}",
+            f"{off} of {len(names)} barcodes of the matrix on spots that the positions call off tissue (in_tissue 0), "
+            f"and {missing} of {under} spots under tissue without a barcode",
+            "the matrix and the positions of one section: a filtered matrix holds spots under tissue only",
+            "Find the positions that Space Ranger wrote with this matrix. If in_tissue was changed by hand, give the "
+            "raw matrix, or set ingest.keep_off_tissue.",
+        )
+    elif missing > MISSING_SHARE * under:
+        notes.add("tissue_without_counts", f"{missing} of {under} spots under tissue have no barcode in the matrix")
 
 
 def _positive(value: object) -> float:
@@ -297,27 +405,16 @@ def read_positions(path: Path) -> pd.DataFrame:
 
     from histoweft.ingest import tables
 
-    frame = tables.read_table(path, **({} if path.name.endswith("parquet") else {"header": None, "dtype": str}))
-    if "parquet" not in path.name:
-        first = frame.iloc[0].astype(str).str.strip().tolist()
-        if pd.to_numeric(frame.iloc[0, 1:], errors="coerce").isna().any() and "barcode" in [v.lower() for v in first]:
-            frame = frame.iloc[1:].set_axis([v.lower() for v in first], axis=1)
-            frame.index += 1
-        elif frame.shape[1] == len(COLUMNS):
-            frame.columns = COLUMNS
-            frame.index += 1
-        else:
-            hint = "Columns must be separated by commas." if frame.shape[1] == 1 else ""
-            shown = ", ".join(first)[:120]
-            count = f"{frame.shape[1]} column{'s' if frame.shape[1] > 1 else ''} (first line: {shown})"
-            tables.stop(f"{path}, line 1", count, f"six: {', '.join(COLUMNS)}", hint)
-    elif "barcode" not in frame.columns:
-        frame = frame.reset_index(names="barcode")
+    frame = _positions_table(path)
     tables.require_columns(frame, COLUMNS, path)
-    numbers = tables.numeric_columns(frame, COLUMNS[1:], path)
+    faults = Faults()
+    tissue = tables.booleans(frame["in_tissue"], str(path), faults)
+    with tables.attempt(faults, path, "numbers"):
+        numbers = tables.numeric_columns(frame, COLUMNS[2:], path)
+    faults.raise_if_any()
     return pd.DataFrame(
         {
-            "in_tissue": numbers["in_tissue"].to_numpy() > 0,
+            "in_tissue": tissue,
             "array_row": numbers["array_row"].to_numpy().astype("int32"),
             "array_col": numbers["array_col"].to_numpy().astype("int32"),
             "x": numbers["pxl_col_in_fullres"].to_numpy(),
@@ -325,3 +422,40 @@ def read_positions(path: Path) -> pd.DataFrame:
         },
         index=pd.Index(frame["barcode"].astype(str).str.strip(), name="barcode"),
     )
+
+
+def _positions_table(path: Path) -> pd.DataFrame:
+    """Return the table with Space Ranger's columns, found by their names where it has a header, else by place."""
+    import pandas as pd
+
+    from histoweft.ingest import tables
+
+    if ".parquet" in path.name:
+        frame = tables.read_table(path)
+        frame = frame if "barcode" in frame.columns else frame.reset_index(names="barcode")
+        return frame.rename(columns={c: _column_name(c) for c in frame.columns})
+    frame = tables.read_table(path, header=None, dtype=str)
+    first = frame.iloc[0].fillna("").astype(str).str.strip().tolist()
+    named = [_column_name(v) for v in first]
+    if pd.to_numeric(frame.iloc[0, 1:], errors="coerce").isna().any() and set(named) & set(COLUMNS):
+        if "barcode" not in named and named[0] not in COLUMNS:  # the row names of pandas or R
+            named[0] = "barcode"
+        frame = frame.iloc[1:].set_axis(named, axis=1)
+    elif frame.shape[1] == len(COLUMNS):
+        frame.columns = COLUMNS
+    else:
+        hint = "Columns must be separated by commas." if frame.shape[1] == 1 else ""
+        shown = ", ".join(first)[:120]
+        count = f"{frame.shape[1]} column{'s' if frame.shape[1] > 1 else ''} (first line: {shown})"
+        tables.stop(f"{path}, line 1", count, f"six: {', '.join(COLUMNS)}", hint)
+    frame.index += 1
+    twice = [name for name in COLUMNS if list(frame.columns).count(name) > 1]
+    if twice:
+        tables.stop(f"{path}, line 1", f"column {twice[0]} twice", "each column once")
+    return frame
+
+
+def _column_name(name: object) -> str:
+    """Return Space Ranger's name of a column that Seurat, Giotto or another program named otherwise."""
+    folded = str(name).strip().casefold()
+    return OTHER_NAMES.get(folded, folded)

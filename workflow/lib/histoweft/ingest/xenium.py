@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from histoweft.errors import Faults
 from histoweft.ingest import alignment
-from histoweft.ingest.layout import check_readable, given_image, nearest_there, one_prefix, open_folder, trio_below
+from histoweft.ingest.layout import (
+    check_prefixes,
+    check_readable,
+    given_image,
+    nearest_there,
+    one_prefix,
+    open_folder,
+    trio_below,
+    unpack_hint,
+)
 from histoweft.ingest.section import NAN, Discovery, Notes, RawSection, SampleInput
 
 if TYPE_CHECKING:
@@ -42,7 +51,9 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
             f"no count matrix {folder.summary()}",
             "cell_feature_matrix.h5, or the folder cell_feature_matrix/ with matrix.mtx.gz, barcodes.tsv.gz and "
             "features.tsv.gz",
-            nearest_there("cell_feature_matrix.h5", folder.names + folder.folders),
+            unpack_hint(MATRIX, folder.names)
+            or unpack_hint("cell_feature_matrix", folder.names)
+            or nearest_there("cell_feature_matrix.h5", folder.names),
         )
     cells = sorted(folder.matching(CELLS), key=lambda p: "parquet" not in p.name)
     cells = one_prefix(cells, CELLS, found.faults, where, "cells tables")
@@ -53,8 +64,10 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
             where,
             f"no cells table {folder.summary()}",
             "cells.parquet or cells.csv.gz",
-            nearest_there("cells.csv.gz", folder.names),
+            unpack_hint(CELLS, folder.names) or nearest_there("cells.csv.gz", folder.names),
         )
+    if matrix is not None and cells is not None:
+        check_prefixes([(matrix, MATRIX), (cells, CELLS)], where, found.faults)
     given_image(image, where, found)
     alignment.find(found, options.get("alignment", ""), where)
     if "alignment" in found.roles and (facts := folder.matching(EXPERIMENT)):
