@@ -193,8 +193,8 @@ def _column_key(table: pd.DataFrame, column: str, barcodes: np.ndarray, spot_nam
     forms = [Key(column, values, barcodes, tier)]
     if spot_names is not None:
         forms.append(Key(column, values, np.asarray(spot_names, object), tier, "by array position"))
-    for alike, form in ((_numbers, "as numbers"), (_cores, "without what is put before and behind the barcodes")):
-        found = alike(values), alike(barcodes)
+    for same, form in ((_numbers, "as numbers"), (_cores, "without what is put before and behind the barcodes")):
+        found = same(values), same(barcodes)
         if tier < 3 and found[0] is not None and found[1] is not None:
             forms.append(Key(column, *found, tier, form))
     best = max(forms, key=lambda key: key.share)

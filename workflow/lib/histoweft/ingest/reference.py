@@ -31,9 +31,7 @@ def located(config: Mapping[str, Any]) -> dict[str, Any]:
     options = config.get("annotation")
     if not isinstance(options, dict) or not isinstance(options.get("reference"), str) or not options["reference"]:
         return {}
-    found = {
-        name: options[name] for name in ("labels", "labels_column", "batch", "subset", "counts", "spatial")
-    }
+    found = {name: options[name] for name in ("labels", "labels_column", "batch", "subset", "counts", "spatial")}
     found["layer"] = options.get("layer", "")
     root = Path(str(config["data_root"])).expanduser()
     found["path"] = str(resolve(root / options["reference"]))

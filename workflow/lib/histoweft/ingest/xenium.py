@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from histoweft.errors import Faults
 from histoweft.ingest import alignment
 from histoweft.ingest.layout import (
+    Folder,
     check_prefixes,
     check_readable,
     given_image,
@@ -55,6 +56,19 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
             or unpack_hint("cell_feature_matrix", folder.names)
             or nearest_there("cell_feature_matrix.h5", folder.names),
         )
+    cells = _find_cells(found, folder, where)
+    if matrix is not None and cells is not None:
+        check_prefixes([(matrix, MATRIX), (cells, CELLS)], where, found.faults)
+    given_image(image, where, found)
+    alignment.find(found, options.get("alignment", ""), where)
+    if "alignment" in found.roles and (facts := folder.matching(EXPERIMENT)):
+        found.roles["experiment"] = facts[0]
+    check_readable(found, where)
+    return found
+
+
+def _find_cells(found: Discovery, folder: Folder, where: str) -> Path | None:
+    """Fill in the cells table of an opened folder, and return it."""
     cells = sorted(folder.matching(CELLS), key=lambda p: "parquet" not in p.name)
     cells = one_prefix(cells, CELLS, found.faults, where, "cells tables")
     if cells is not None:
@@ -66,14 +80,7 @@ def discover(path: Path, image: str | Path = "", where: str = "", **options) -> 
             "cells.parquet or cells.csv.gz",
             unpack_hint(CELLS, folder.names) or nearest_there("cells.csv.gz", folder.names),
         )
-    if matrix is not None and cells is not None:
-        check_prefixes([(matrix, MATRIX), (cells, CELLS)], where, found.faults)
-    given_image(image, where, found)
-    alignment.find(found, options.get("alignment", ""), where)
-    if "alignment" in found.roles and (facts := folder.matching(EXPERIMENT)):
-        found.roles["experiment"] = facts[0]
-    check_readable(found, where)
-    return found
+    return cells
 
 
 def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
