@@ -121,7 +121,7 @@ def log_evidence(counts: sparse.csr_matrix, stated: bool = False) -> str:
         return ""
     values = rows.data.astype(np.float64)
     starts = rows.indptr[:-1]
-    if _all_whole(values / np.repeat(np.minimum.reduceat(values, starts), np.diff(rows.indptr))):
+    if _multiples(values, starts):
         return ""  # whole multiples as they stand: counts divided by something, no logarithms
     for name, undo in LOG_BASES.items():
         if largest > (40 if name == "log1p" else 25 if name == "log2(x + 1)" else 12):
@@ -132,15 +132,31 @@ def log_evidence(counts: sparse.csr_matrix, stated: bool = False) -> str:
             return f"undoing {name} gives whole numbers"
         if len(totals) > 5 and totals.std() < 1e-2 * totals.mean():
             return f"undoing {name} gives the same total, {totals.mean():,.0f}, in every observation"
-        if _all_whole(back / np.repeat(np.minimum.reduceat(back, starts), np.diff(rows.indptr))):
+        if _multiples(back, starts):
             return f"undoing {name} gives whole multiples of each observation's smallest value"
     return f"uns['log1p'] says so, and the largest is {largest:.3g}" if stated else ""
 
 
+def _near_whole(values: np.ndarray) -> np.ndarray:
+    """Return which values are whole numbers, as far as float32 tells."""
+    return np.abs(values - np.rint(values)) <= np.minimum(0.05, 1e-3 * np.maximum(1, values))
+
+
 def _all_whole(values: np.ndarray) -> bool:
-    """Return whether nearly all values are whole numbers, and not all of them ones; float32 rounds at 1e-3."""
-    near = np.abs(values - np.rint(values)) <= np.minimum(0.05, 1e-3 * np.maximum(1, values))
-    return bool(near.mean() > 0.99 and (np.rint(values) > 1).mean() > 0.02)
+    """Return whether nearly all values are whole numbers, and not all of them ones."""
+    return bool(_near_whole(values).mean() > 0.99 and (np.rint(values) > 1).mean() > 0.02)
+
+
+def _multiples(values: np.ndarray, starts: np.ndarray) -> bool:
+    """Return whether, in most rows, all values are whole multiples of the smallest: of what one count became.
+
+    Rows whose smallest count is not one, and those of one value, show nothing.
+    """
+    sizes = np.diff(np.append(starts, len(values)))
+    times = values / np.repeat(np.minimum.reduceat(values, starts), sizes)
+    whole = np.logical_and.reduceat(_near_whole(times), starts)
+    telling = np.maximum.reduceat(times, starts) > 1.5
+    return bool(telling.sum() >= 5 and whole[telling].mean() > 0.5)
 
 
 def is_identifier(name: str) -> bool:
@@ -271,13 +287,13 @@ def make_unique(names: Sequence[str]) -> tuple[np.ndarray, int]:
     return np.array(out, dtype=object), changed
 
 
-def check_duplicates(barcodes: Sequence[str], where: str, faults: Faults) -> None:
+def check_duplicates(barcodes: Sequence[str], where: str, faults: Faults, hint: str = "") -> None:
     """Note a fault when a barcode occurs twice."""
     index = pd.Index(barcodes)
     if index.has_duplicates:
         repeated = index[index.duplicated()].unique()
         shown = ", ".join(map(str, repeated[:3]))
-        faults.add(where, f"{len(repeated)} barcodes more than once ({shown})", "each barcode once")
+        faults.add(where, f"{len(repeated)} barcodes more than once ({shown})", "each barcode once", hint)
 
 
 def without_suffix(barcodes: Sequence[str]) -> pd.Index:
@@ -307,7 +323,8 @@ def match_barcodes(
     """
     index = pd.Index(others)
     if index.has_duplicates:
-        check_duplicates(others, where, faults)
+        if not pd.Index(barcodes).has_duplicates:  # of those the matrix repeats, its own check tells
+            check_duplicates(others, where, faults)
         return None
     rows = index.get_indexer(pd.Index(barcodes))
     if (rows < 0).all() and len(rows):

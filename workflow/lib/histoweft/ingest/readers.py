@@ -147,7 +147,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
     import numpy as np
     import pandas as pd
 
-    from histoweft.ingest import checks, image_checks
+    from histoweft.ingest import checks, image_checks, sections
 
     where = raw.counts_where
     dropped: dict[str, int] = {}
@@ -155,7 +155,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
     _keep_subset(sample, raw, dropped, faults)
     if sample.platform in _LOCATE and not faults:
         _LOCATE[sample.platform](sample, found, raw, faults, notes)
-    checks.check_duplicates(raw.barcodes, where, faults)
+    checks.check_duplicates(raw.barcodes, where, faults, sections.repeats_hint(raw.obs, raw.barcodes))
     obs = pd.DataFrame(index=pd.Index(raw.barcodes.astype(str), name="barcode"))
     keep = np.ones(len(obs), bool)
     if raw.positions is not None:

@@ -136,6 +136,26 @@ def ways(
     return [parts for _, parts in sorted(found, key=lambda entry: entry[0])]
 
 
+def repeats_hint(obs: pd.DataFrame | None, barcodes: Sequence[str]) -> str:
+    """Return what to do about repeated barcodes: which column tells those of one name apart, or that none does."""
+    import pandas as pd
+
+    index = pd.Index(barcodes)
+    if not index.has_duplicates:
+        return ""
+    columns = [] if obs is None else [c for c in obs.columns if 1 < obs[c].nunique() <= MAX_PARTS]
+    known = SECTION_NAMES | MAYBE_NAMES
+    for column in sorted(columns, key=lambda c: (str(c).casefold() not in known, obs[c].nunique())):
+        pairs = pd.DataFrame({"barcode": index, "part": obs[column].astype(str).to_numpy()})
+        if not pairs.duplicated().any():
+            value = pairs["part"].iloc[0]
+            return (
+                f"Within each value of {column} a barcode occurs once: one sample is one section, so write "
+                f"{column}={value} into the sheet's column subset, a line each."
+            )
+    return "No column tells observations of one name apart: was a file joined with itself? Leave out the copies."
+
+
 def _text(value: object) -> str:
     return str(value)
 
