@@ -318,3 +318,27 @@ def test_an_image_too_coarse_for_the_encoder_is_told(um_per_px, expected, told):
     assert [note.code for note in notes.items] == (["coarse_image"] if told else [])
     if told:
         assert "1 um per pixel, the encoder expects 0.5: its pixels are enlarged 2 times" in str(notes.items[0])
+
+
+@pytest.mark.parametrize(
+    ("own", "columns", "told"),
+    [
+        (1.0, {}, None),
+        (1.1, {}, None),
+        (0.5, {}, "It is 2 times finer: give the one that was analysed, or write 2 in the column image_scale"),
+        (4.0, {}, "It is 4 times coarser"),
+        (1.3, {}, "warning"),
+        (0.5, {"mpp": 1.0}, "warning"),
+    ],
+)
+def test_the_image_s_own_pixel_size_is_held_against_the_places(tmp_path, own, columns, told):
+    cases.visium(tmp_path, images=())
+    facts = {"axes": "YXS", "PhysicalSizeX": own, "PhysicalSizeY": own}
+    picture = np.random.default_rng(0).integers(0, 255, (800, 800, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.ome.tif", picture, photometric="rgb", metadata=facts)
+    columns = {"image": tmp_path / "a.ome.tif"} | columns
+    if told in (None, "warning"):
+        section = read(SampleInput("s1", "visium", tmp_path, **columns))
+        assert codes(section) == ([] if told is None else ["pixel_size"])
+    else:
+        assert told in refused(platform="visium", path=tmp_path, **columns)

@@ -192,6 +192,52 @@ def _magnification(ratio: float, other: float, path: Path, copied: bool, referen
     return f"{path.name} is {exact} {word} than that picture: if it shows the same, {scale}."
 
 
+def check_own_pixel(
+    path: Any, mpp: float, scale: float, vouched: bool, faults: Faults, notes: Notes, tolerance: float = 0.15
+) -> None:
+    """Hold what an image says of its pixels against the places: a scan at another magnification fits them nowhere.
+
+    Parameters
+    ----------
+    path
+        The image.
+    mpp
+        Micrometres per full-resolution pixel of the section; NaN unknown.
+    scale
+        Pixels of the image per full-resolution pixel.
+    vouched
+        Whether the sheet, or the size of Space Ranger's images, vouches for it: then a contradiction is a warning.
+    faults, notes
+        An exact other magnification is a fault, any other contradiction a warning.
+    tolerance
+        Relative difference that is let pass.
+    """
+    from histoweft.ingest import image
+
+    try:
+        own = image.image_mpp(path)
+    except InputError as error:
+        notes.add("pixel_size", f"the image's own pixel size is not used: {error.faults[0].found}")
+        return
+    expected = mpp / scale
+    ratio = expected / own
+    if not ratio > 0 or abs(ratio - 1) <= tolerance:
+        return
+    name = getattr(path, "name", str(path))
+    said = f"{own:.4g} um per pixel by its own metadata, where the places give {expected:.4g}"
+    times = ratio if ratio > 1 else 1 / ratio
+    if vouched or round(times) not in (2, 4, 8, 16) or abs(times / round(times) - 1) > 0.05:
+        notes.add("pixel_size", f"{name} has {said}: is it the picture that was analysed?")
+        return
+    faults.add(
+        str(path),
+        said,
+        "the picture that was analysed",
+        f"It is {round(times)} times {'finer' if ratio > 1 else 'coarser'}: give the one that was analysed, or write "
+        f"{scale * ratio:.5g} in the column image_scale if it shows the same; or mpp, if its metadata are wrong.",
+    )
+
+
 # -------------------------------------------------------------------------------------------------- orientation
 
 

@@ -138,6 +138,12 @@ def _present(sample: str, row: dict, downloads: dict[str, Path], where: str) -> 
     found.roles.update({column: path for column, path in downloads.items() if column != "image"})
     if "image" in downloads:
         found.image, found.image_kind = downloads["image"], "given"
+        if row["platform"] == "xenium" and not row["alignment"]:
+            found.faults.add(
+                f"{where}, column alignment",
+                "nothing, for an image that is downloaded",
+                "the matrix that lays it on the run, or none if it shares the cells' axes",
+            )
         if row["alignment"] and row["alignment"].lower() not in ALIGNED:
             found.roles["alignment"] = Path(row["alignment"])
     return found

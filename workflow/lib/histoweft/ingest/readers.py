@@ -207,6 +207,9 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
         )
         xy = obs[["x", "y"]].to_numpy(float)[keep]
         if size is not None and not faults:
+            told = sample.mpp is not None or sample.option("image_scale") is not None
+            vouched = told or raw.image_frame is not None
+            image_checks.check_own_pixel(found.image, mpp, raw.image_scale, vouched, faults, notes)
             size, orientation = image_checks.settle(found.image, xy, raw.image_scale, raw.image_frame, notes)
             tolerance = float(sample.option("outside_image_tolerance"))
             checks.check_inside(xy, size, raw.image_scale, tolerance, str(found.image), faults, notes)
