@@ -13,7 +13,6 @@ import pytest
 
 from histoweft.errors import Faults
 from histoweft.ingest import features, tables
-from histoweft.ingest.layout import resolve_path
 
 
 def told(path, read):
@@ -210,13 +209,3 @@ def test_stated_feature_types_hold():
         ["CD3", "A", "B", "C", "NegPrb1"], types=["Antibody Capture", "gene", None, "", "Gene"]
     )
     assert found.tolist() == ["Antibody Capture", *["Gene Expression"] * 3, "Control"]
-
-
-def test_path_with_decomposed_accents_or_invisible_characters_is_found(tmp_path):
-    there = tmp_path / "Gewebe\u0308" / "a.h5ad"
-    there.parent.mkdir()
-    there.write_bytes(b"x")
-    assert resolve_path(tmp_path / "Geweb\u00eb" / "a\u200b.h5ad") == there
-    assert resolve_path(tmp_path / "other" / "a.h5ad") == tmp_path / "other" / "a.h5ad"
-    (tmp_path / "Geweb\u00eb").mkdir()
-    assert resolve_path(tmp_path / "Geweb\u00eb" / "a.h5ad") == tmp_path / "Geweb\u00eb" / "a.h5ad"

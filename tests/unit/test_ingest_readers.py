@@ -635,6 +635,45 @@ def test_labels_written_by_r_with_row_names_and_a_short_header(tmp_path):
     assert list(section.obs["label"]) == list(RIGHT.values())
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("form", ["plain", "short header", "quoted numbers", "semicolons", "trailing separator", "R"])
+def test_tables_of_counts_in_every_form(tmp_path, turned, form):
+    frame = pd.DataFrame(cases.counts(12).toarray(), index=cases.barcodes(12), columns=cases.GENES)
+    table = frame if turned else frame.T
+    how = {"quoted numbers": {"quoting": 1}, "semicolons": {"sep": ";"}, "R": {"sep": " ", "quoting": 2}}
+    lines = table.to_csv(**{"sep": ",", **how.get(form, {})})
+    if form in ("short header", "R"):
+        lines = lines.removeprefix('""' if form == "R" else "")[1:]
+    if form == "trailing separator":
+        lines = lines.replace("\n", ",\n")
+    section = read(SampleInput("s", "scrna", cases.text(tmp_path / "a.csv", lines)))
+    np.testing.assert_array_equal(section.counts.toarray(), frame.to_numpy())
+    assert list(section.obs.index) == cases.barcodes(12)
+    assert ("transposed" in codes(section)) == turned
+
+
+def test_tables_with_repeated_names_and_uneven_lines(tmp_path):
+    lines = "gene,c1,c1,c2\nACTB,1,2,3\nGAPDH,1,2,3\n"
+    assert "1 barcodes more than once (c1)" in failing(platform="scrna", path=cases.text(tmp_path / "a.csv", lines))
+    uneven = cases.text(tmp_path / "b.csv", lines.replace(",c1,c1", ",c0,c1").replace("ACTB,1,2,3", "ACTB,1,2,3,4") * 2)
+    message = failing(platform="scrna", path=uneven)
+    assert "b.csv" in message
+    assert "Error tokenizing" not in message
+    thousands = cases.text(tmp_path / "c.tsv", "gene\tc1\tc2\nACTB\t1,000\t2\n")
+    assert "without thousands separators" in failing(platform="scrna", path=thousands)
+    cells = cases.xenium(tmp_path / "x", cells="")
+    doubled = cells.assign(other=1.0).rename(columns={"other": "x_centroid"})
+    cases.text(tmp_path / "x" / "cells.csv", doubled.to_csv(index=False))
+    assert "column x_centroid: found this name twice" in failing(platform="xenium", path=tmp_path / "x")
+
+
+def test_st_selected_in_words(tmp_path):
+    path, _, frame = cases.st(tmp_path, image=False)
+    frame["selected"] = ["no", *["yes"] * (len(frame) - 1)]
+    cases.text(tmp_path / "A1_selection.tsv", frame.to_csv(sep="\t", index=False))
+    assert read(SampleInput("s", "st", path)).dropped == {"off_tissue": 1}
+
+
 # ---------------------------------------------------------------------------------------- discovery and writing
 
 

@@ -67,6 +67,11 @@ def from_table(
     if table.empty:
         faults.add(str(path), "a table without rows", "a barcode and a label a row")
         return None
+    if column in table.attrs.get("twice", []):
+        faults.add(
+            f"{path}, column {column}", "this name twice", "each column once", "Remove or rename one of the two."
+        )
+        return None
     key = _best_key(table, barcodes, spot_names, path, faults, notes)
     if key is None:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,28 +65,6 @@ class Folder:
             return f"in {self.path}, an empty folder"
         more = f" and {len(names) - limit} more" if len(names) > limit else ""
         return f"in {self.path}: {', '.join(names[:limit])}{more}"
-
-
-def same_name(name: str) -> str:
-    """Return a name as people see it: composed accents, no invisible characters."""
-    return "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) not in ("Cf", "Cc"))
-
-
-def resolve_path(path: str | Path) -> Path:
-    """Return the path that is there under the same visible name (accents composed or not, invisible characters).
-
-    A path that is there is returned as it is, and so is one for which nothing, or more than one name, fits. Callers
-    that get another path back tell it.
-    """
-    path = Path(path)
-    try:
-        if os.path.lexists(path) or path.parent == path:
-            return path
-        parent = resolve_path(path.parent)
-        names = [name for name in os.listdir(parent) if same_name(name) == same_name(path.name)]
-    except (OSError, ValueError):
-        return path
-    return parent / names[0] if len(names) == 1 else parent / path.name
 
 
 PACKED = re.compile(r"\.(?:tar\.gz|tgz|tar|gz|zip|bz2|xz|zst|7z)$", re.I)

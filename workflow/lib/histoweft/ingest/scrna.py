@@ -77,7 +77,6 @@ def _fill_matrix(found: Discovery, folder: Folder | None, where: str) -> None:
 def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
     """Read one single-cell sample."""
     from histoweft.ingest import tables
-    from histoweft.ingest.checks import ENSEMBL
 
     path = found.roles["matrix"]
     if path.suffix.lower() in (".h5ad", ".loom"):
@@ -87,10 +86,28 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
         return None if matrix is None else RawSection(**matrix, counts_where=str(path))
     with tables.attempt(faults, path, "a table of counts, genes x cells"):
         counts, genes, cells = tables.read_dense_counts(path, "genes x cells")
-        if sum(bool(ENSEMBL.match(c)) for c in cells) > len(cells) / 2:
+        if _gene_share(cells) > _gene_share(genes) or _barcode_share(genes) > _barcode_share(cells):
             notes.add("transposed", "the columns are genes: read as cells x genes")
             counts, genes, cells = counts.T, cells, genes
         counts = counts.T.tocsr()
         tables.check_shape(path, counts, cells, genes)
         return RawSection(counts=counts, barcodes=cells, gene_ids=genes, gene_names=genes, counts_where=str(path))
     return None
+
+
+BARCODE = re.compile(r"(?:^|[^A-Za-z])[ACGT]{10,}(?:[^A-Za-z]|$)")
+# found in nearly every cell: a list of names that holds them is one of genes
+COMMON_GENES = {"actb", "gapdh", "malat1", "b2m", "eef1a1", "rplp0", "tmsb4x", "fth1", "tpt1", "mt-co1"}
+
+
+def _gene_share(names) -> float:
+    """Return the share of stable gene identifiers among names; at least half where genes of every cell are there."""
+    from histoweft.ingest.mtx import STABLE_ID
+
+    share = sum(bool(STABLE_ID.match(str(n))) for n in names) / max(1, len(names))
+    return max(share if share > 0.5 else 0.0, 0.5 * any(str(n).casefold() in COMMON_GENES for n in names))
+
+
+def _barcode_share(names) -> float:
+    share = sum(bool(BARCODE.search(str(n))) for n in names) / max(1, len(names))
+    return share if share > 0.5 else 0.0

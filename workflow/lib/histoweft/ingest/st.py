@@ -239,5 +239,7 @@ def read_positions(path: Path, need_pixels: bool = True) -> pd.DataFrame:
         pixels = array.astype(float)
     selected = None
     if "selected" in lower:
-        selected = tables.numeric_columns(frame, [lower["selected"]], path).to_numpy().ravel() > 0
+        faults = Faults()
+        selected = tables.booleans(frame[lower["selected"]], str(path), faults)
+        faults.raise_if_any()
     return _frame(array, pixels, selected)

@@ -90,7 +90,27 @@ def read_table(path: Path, **kwargs) -> pd.DataFrame:
         handle.seek(0)
         separator = sniff_separator(first)
         engine = "python" if separator == r"\s+" else "c"
-        return pd.read_csv(handle, sep=separator, engine=engine, **kwargs)
+        try:
+            frame = pd.read_csv(handle, sep=separator, engine=engine, **kwargs)
+        except pd.errors.ParserError:
+            handle.seek(0)
+            _check_widths(path, handle, separator)
+            raise
+    if kwargs.get("header", 0) is not None:
+        header = next(csv.reader(first[:1], delimiter="\t" if engine == "python" else separator), [])
+        frame.attrs["twice"] = sorted({name.strip() for name in header if name.strip() and header.count(name) > 1})
+    blank = [c for c in frame.columns if str(c).startswith("Unnamed: ") and frame[c].isna().all()]
+    return frame.drop(columns=blank[-1:]) if len(blank) == 1 and blank[0] == frame.columns[-1] else frame
+
+
+def _check_widths(path: Path, handle: io.TextIOBase, separator: str) -> None:
+    """Raise a fault naming the first line with more fields than those before it."""
+    widest = 0
+    for number, line in enumerate(handle, 1):
+        width = len(line.split() if separator == r"\s+" else next(csv.reader([line], delimiter=separator), []))
+        if number > 2 and width > widest:
+            stop(f"{path}, line {number}", f"{width} fields where the lines above have {widest}", "equally many fields")
+        widest = max(widest, width)
 
 
 def read_json(path: Path) -> dict:
@@ -239,13 +259,14 @@ def read_dense_counts(path: Path, what: str) -> tuple[sparse.csr_matrix, np.ndar
     if frame.shape[1] == 0:
         stop(path, "one column", what, "Columns must be separated by tabs or commas.")
     frame.index = frame.index.astype(str)
+    columns = _names_as_written(frame)
     text = [i for i, kind in enumerate(frame.dtypes) if kind.kind not in "iufb"]
     if text:
         column = frame.iloc[:, text[0]]
         numbers = pd.to_numeric(column, errors="coerce")
         row = int(np.flatnonzero((numbers.isna() & column.notna()).to_numpy())[0])
         stop(
-            f"{path}, row {frame.index[row]}, column {frame.columns[text[0]]}",
+            f"{path}, row {frame.index[row]}, column {columns[text[0]]}",
             repr(column.iloc[row]),
             "a number",
             comma_hint(column.iloc[row])
@@ -253,7 +274,23 @@ def read_dense_counts(path: Path, what: str) -> tuple[sparse.csr_matrix, np.ndar
         )
     values = frame.to_numpy()
     counts = sparse.csr_matrix(values)
-    return counts, frame.index.to_numpy(object), frame.columns.astype(str).to_numpy(object)
+    return counts, frame.index.to_numpy(object), columns
+
+
+def _names_as_written(frame: pd.DataFrame) -> np.ndarray:
+    """Return the columns' names without the numbers that pandas puts behind repeated ones."""
+    names = frame.columns.astype(str).to_numpy(object)
+    twice = frame.attrs.get("twice", [])
+    for i, name in enumerate(names):
+        bare, _, number = name.rpartition(".")
+        names[i] = bare if number.isdigit() and bare in twice else name
+    return names
+
+
+def _once(frame: pd.DataFrame, names: list[str], path: Path) -> None:
+    """Raise a fault where a column that is wanted stands twice in a table."""
+    if twice := [name for name in names if name in frame.attrs.get("twice", [])]:
+        stop(f"{path}, column {twice[0]}", "this name twice", "each column once", "Remove or rename one of the two.")
 
 
 def comma_hint(value: object) -> str:
@@ -264,6 +301,7 @@ def comma_hint(value: object) -> str:
 
 def require_columns(frame: pd.DataFrame, wanted: list[str], path: Path, hint: str = "") -> None:
     """Raise a fault listing each missing column with the nearest one found."""
+    _once(frame, wanted, path)
     faults = Faults()
     for name in wanted:
         if name not in frame.columns:
@@ -306,6 +344,7 @@ def booleans(values: pd.Series, where: str, faults: Faults) -> np.ndarray:
 
 def numeric_columns(frame: pd.DataFrame, columns: list[str], path: Path) -> pd.DataFrame:
     """Return the columns as float64; a cell that is not a number is a fault naming its row."""
+    _once(frame, columns, path)
     faults = Faults()
     row = "line" if frame.index.dtype.kind == "i" else "row"  # readers of plain tables index by line number
     out = {}
