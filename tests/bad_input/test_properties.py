@@ -153,40 +153,23 @@ def same(found, wanted):
 
 # What violates a property today, with the reason; nothing is left here for long.
 KNOWN_BY_REASON = {
-    "true and false in words are refused": ["encoding-visium", "encoding-visium_hd", "order-visium", "order-visium_hd"],
+    "true and false in words are refused": [
+        "encoding-visium",
+        "order-visium",
+    ],
     "cell_id as the index of a parquet table is not found": ["encoding-xenium", "order-xenium"],
     "row numbers taken for names of genes; columns imagerow, imagecol; text of old frames stays bytes": [
         "encoding-h5ad",
-        "encoding-scrna",
-        "order-h5ad",
-        "order-scrna",
-        "flipped_under_a_checksum-h5ad",
-        "flipped_under_a_checksum-scrna",
         "compression_by_another_name-h5ad",
-        "compression_by_another_name-scrna",
         "other_characters-h5ad",
-        "other_characters-scrna",
-        "list_line_lost-scrna",
-        "barcode_twice-scrna",
-        "header_among_names-scrna",
-        "transposed-scrna",
         "part_lost-h5ad",
-        "part_lost-scrna",
         "one_cell_nowhere-h5ad",
-        "one_list_of_another-scrna",
     ],
     "a column of spot names that is not the first is not found": ["encoding-st", "order-st"],
     "places that the matrix and the table do not share are dropped with a warning": [
         "row_lost-visium",
         "row_lost-visium_hd",
         "row_lost-xenium",
-        "matrix_of_another-visium",
-        "matrix_of_another-visium_hd",
-        "positions_of_another-visium",
-        "positions_of_another-visium_hd",
-    ],
-    "identifiers and symbols exchanged are taken as they stand": [
-        "id_and_name_exchanged-scrna",
     ],
     "half a pair of pixel columns: array positions stand in": [
         "column_lost-st",
@@ -195,10 +178,9 @@ KNOWN_BY_REASON = {
     ],
     "a place far off the array is kept": ["one_place_wrong-visium_hd", "one_place_wrong-st"],
     "the cells table's own transcript counts are not compared with the matrix": ["cells_of_another-xenium"],
-    "the file's micrometres per pixel contradict the bins: a warning": ["scale_factors_of_another-visium_hd"],
-    "a library's own words in a fault": [
-        "words-xenium",
-        "words-scrna",
+    "the file's micrometres per pixel contradict the bins: a warning": [
+        "scale_factors_of_another-visium_hd",
+        "scale_factors_of_another-visium",
     ],
 }
 KNOWN = {name: reason for reason, names in KNOWN_BY_REASON.items() for name in names}
