@@ -52,3 +52,49 @@ def test_p_values_of_arrangements_are_counted_exactly():
     assert significance.rearranged(a, b, paired=False, seed=0) == 2 / 20
     assert significance.rearranged(a, b, paired=True, seed=0) == 2 / 8
     assert significance.rearranged(a, a, paired=False, seed=0) == 1
+
+
+def test_the_design_that_can_give_the_smaller_p_is_chosen():
+    assert significance.design(6, 0, 0) == (True, 2 / 64)
+    assert significance.design(3, 4, 4) == (False, 2 / 70)
+    assert significance.design(0, 3, 4) == (False, 1 / 35)  # the mirror image is none of the ways
+    assert significance.design(1, 0, 0) == (False, 1.0)
+    assert significance.design(0, 5, 0) == (False, 1.0)
+    assert significance.smallest_dealt([(2, 2), (2, 2)]) == 2 / 36
+
+
+DESIGNS = {
+    "as many in both groups": ([*"abcd"], [*"efgh"]),
+    "more in one group": ([*"abc"], [*"efgh"]),
+    "patients with both": ([*"abcdefg"], [*"abcdefg"]),
+    "patients with both and more with one": ([*"abcefgh"], [*"abcijkl"]),
+    "one patient with both": ([*"abcde"], [*"efghi"]),
+    "too few patients with both": ([*"abc"], [*"abc"]),
+    "too few patients": ([*"ab"], [*"cd"]),
+}
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_the_same_comparison_has_the_same_p_in_every_stage(name):
+    import pandas as pd
+
+    from histoweft.cohort import contrasts
+    from histoweft.space import niches
+    from histoweft.states import contrast
+
+    first, second = DESIGNS[name]
+    samples = [f"s{i}" for i in range(len(first) + len(second))]
+    values = pd.Series(np.random.default_rng(3).random(len(samples)) / 4, index=samples)
+    values[samples[len(first) :]] += 0.2
+    patients = dict(zip(samples, first + second, strict=True))
+    conditions = dict(zip(samples, ["before"] * len(first) + ["after"] * len(second), strict=True))
+    of_state = contrast.compare(values, patients, conditions, ["before", "after"])
+    of_niche = niches.compare_conditions(pd.DataFrame({"1": values}), patients, conditions)[0].iloc[0]
+    label = pd.Series(conditions).map({"before": 1.0, "after": 0.0})
+    groups = contrasts.Groups("before", "after", label, pd.Series(patients), pd.Series("all", index=samples))
+    of_cohort = contrasts.compare(pd.DataFrame({"1": values}), groups).iloc[0]
+    for key in ("p", "smallest_p"):
+        found = [float(one[key]) for one in (of_state, of_niche, of_cohort)]
+        assert found == pytest.approx([found[0]] * 3, nan_ok=True)
+    assert np.isnan(of_state["p"]) == name.startswith("too few")
+    assert (contrasts.advice(groups) == "") == np.isfinite(of_state["p"])

@@ -102,10 +102,10 @@ def test_unpaired_p_counts_all_ways_to_deal_conditions():
 
 
 def test_paired_p_turns_signs():
-    shares, patients, conditions = cohort([0.1, 0.2, 0.3, 0.1, 0.2], [0.3, 0.5, 0.35, 0.2, 0.6], paired=True)
+    shares, patients, conditions = cohort([0.1, 0.2, 0.3, 0.1, 0.2, 0.1], [0.3, 0.5, 0.35, 0.2, 0.6, 0.4], paired=True)
     table, notes = niches.compare_conditions(shares, patients, conditions)
-    assert table["p"].tolist() == pytest.approx([2 / 32, 2 / 32])
-    assert "5 patients with both" in notes[0]
+    assert table["p"].tolist() == pytest.approx([2 / 64, 2 / 64])
+    assert "6 patients with both" in notes[0]
 
 
 def test_sections_of_a_patient_do_not_count_as_patients():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
-from math import comb
+from math import comb, prod
 
 import numpy as np
 
@@ -12,6 +13,9 @@ SMALLEST = 1e-300
 
 MOST_ARRANGEMENTS = 20_000
 """Above this many ways to arrange patients, as many random ones are tried."""
+
+LEVEL = 0.05
+"""No test is made where even the clearest difference could not give a p-value as small as this."""
 
 _NORMAL_SKEW = 1e-4
 
@@ -99,6 +103,38 @@ def cauchy(p_values: np.ndarray, axis: int = 0) -> np.ndarray:
     mean = scores.mean(axis=axis)
     combined = np.where(mean > 1e15, 1 / (np.maximum(mean, 1) * np.pi), 0.5 - np.arctan(mean) / np.pi)
     return np.clip(combined, SMALLEST, 1)
+
+
+def design(n_paired: int, n_first: int, n_second: int) -> tuple[bool, float]:
+    """Choose how two groups of patients are compared; every stage asks here, so that their p-values agree.
+
+    Parameters
+    ----------
+    n_paired
+        Patients in both groups.
+    n_first, n_second
+        Patients in one group only.
+
+    Returns
+    -------
+    paired
+        Whether those in both groups are compared with themselves, and the others left out; else these are compared.
+        Of the two, the one that can give the smaller p-value.
+    smallest
+        That smallest p-value, two-sided; 1 where nothing can be compared.
+    """
+    turned = 2 / 2**n_paired if n_paired > 1 else 1.0
+    dealt = smallest_dealt([(n_first, n_second)])
+    return (True, turned) if n_paired > 1 and turned <= dealt else (False, dealt)
+
+
+def smallest_dealt(strata: Sequence[tuple[int, int]]) -> float:
+    """Return the smallest two-sided p-value of groups dealt to patients anew inside strata, of these sizes each."""
+    if not (sum(n for n, _ in strata) and sum(m for _, m in strata)):
+        return 1.0
+    # The mirror image of groups of equal size is as large a difference; that of unequal ones is none of the ways.
+    mirrored = all(n == m for n, m in strata)
+    return min(1.0, (2 if mirrored else 1) / prod(comb(n + m, n) for n, m in strata))
 
 
 def rearranged(a: np.ndarray, b: np.ndarray, paired: bool, seed: int) -> float:

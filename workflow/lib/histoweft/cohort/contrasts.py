@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb, prod
 
 import numpy as np
 import pandas as pd
 
-from histoweft.significance import adjust, all_signs
-
-MOST_ARRANGEMENTS = 10_000
-"""Above this many arrangements, so many random ones are drawn, the one seen among them."""
-
-LEVEL = 0.05
+from histoweft.significance import LEVEL, MOST_ARRANGEMENTS, adjust, all_signs, design, smallest_dealt
 
 COLUMNS = (
     "feature", "effect", "low", "high", "standardised", "n_first", "n_second", "paired", "p", "q", "smallest_p",
@@ -49,6 +44,37 @@ class Groups:
         return [(firsts[p], seconds[p]) for p in firsts if p in seconds]
 
     @property
+    def alone(self) -> Groups:
+        """Return the groups without the patients that are in both."""
+        both = {self.patient.iloc[first] for first, _ in self.pairs}
+        return replace(self, label=self.label.mask(self.patient.isin(both))) if both else self
+
+    @property
+    def apart(self) -> Groups:
+        """Return whom an unpaired comparison is of: `alone`, or everybody where that leaves a group empty."""
+        return self.alone if min(self.alone.sizes) else self
+
+    @property
+    def strata(self) -> list[tuple[int, int]]:
+        """Return how many patients of the first and of the second group each stratum has."""
+        known = self.label.notna().to_numpy()
+        parts = self.label[known].groupby(self.stratum[known].to_numpy(), sort=False)
+        return [(int(part.sum()), int((1 - part).sum())) for _, part in parts]
+
+    @property
+    def design(self) -> tuple[bool, float]:
+        """Return whether patients are compared with themselves, and the smallest p there could be.
+
+        See `significance.design`; inside several strata there are fewer ways to deal the groups.
+        """
+        alone = self.alone
+        paired, smallest = design(len(self.pairs), *alone.sizes)
+        if len(alone.strata) < 2:
+            return paired, smallest
+        turned, dealt = design(len(self.pairs), 0, 0), smallest_dealt(alone.strata)
+        return turned if turned[0] and turned[1] <= dealt else (False, dealt)
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """Return how many patients are in each group."""
         return int((self.label == 1).sum()), int((self.label == 0).sum())
@@ -60,7 +86,7 @@ def arrangements(groups: Groups, seed: int = 0) -> tuple[np.ndarray, bool, float
     Parameters
     ----------
     groups
-        Where two or more patients are in both groups, only these are compared, each with itself.
+        Patients in both groups are compared with themselves, or the others between the groups; see `Groups.design`.
     seed
         Of the draw, where there are more ways than `MOST_ARRANGEMENTS`.
 
@@ -74,10 +100,10 @@ def arrangements(groups: Groups, seed: int = 0) -> tuple[np.ndarray, bool, float
     smallest
         The smallest two-sided p that so few patients can give.
     """
-    pairs = groups.pairs
-    if len(pairs) >= 2:
-        return _turned(pairs, len(groups.label), seed), True, min(1.0, 2 / 2 ** len(pairs))
-    return _dealt(groups, seed)
+    paired, smallest = groups.design
+    if paired:
+        return _turned(groups.pairs, len(groups.label), seed), True, smallest
+    return _dealt(groups.apart, seed), False, smallest
 
 
 def _turned(pairs: list[tuple[int, int]], n_rows: int, seed: int) -> np.ndarray:
@@ -90,14 +116,13 @@ def _turned(pairs: list[tuple[int, int]], n_rows: int, seed: int) -> np.ndarray:
     return weights
 
 
-def _dealt(groups: Groups, seed: int) -> tuple[np.ndarray, bool, float]:
+def _dealt(groups: Groups, seed: int) -> np.ndarray:
     """Deal the first group to the patients of each stratum in all ways, or in random ones."""
     label = groups.label.to_numpy(dtype=float)
     strata = [np.flatnonzero((groups.stratum == s).to_numpy() & np.isfinite(label)) for s in groups.stratum.unique()]
     strata = [rows for rows in strata if len(rows)]
     taken = [int(label[rows].sum()) for rows in strata]
     ways = prod(comb(len(rows), k) for rows, k in zip(strata, taken))
-    symmetric = all(2 * k == len(rows) for rows, k in zip(strata, taken))
     rng = np.random.default_rng(seed)
     if len(strata) == 1 and ways <= MOST_ARRANGEMENTS:
         chosen = _all_choices(len(label), strata[0], taken[0], label)
@@ -111,8 +136,7 @@ def _dealt(groups: Groups, seed: int) -> tuple[np.ndarray, bool, float]:
     known = np.isfinite(label)
     first, second = chosen, ~chosen & known
     weights = first / np.maximum(first.sum(axis=1, keepdims=True), 1)
-    weights = weights - second / np.maximum(second.sum(axis=1, keepdims=True), 1)
-    return weights, False, min(1.0, (2 if symmetric else 1) / ways) if ways else 1.0
+    return weights - second / np.maximum(second.sum(axis=1, keepdims=True), 1)
 
 
 def _all_choices(n_rows: int, rows: np.ndarray, k: int, label: np.ndarray) -> np.ndarray:
@@ -151,6 +175,7 @@ def compare(features: pd.DataFrame, groups: Groups, seed: int = 0) -> pd.DataFra
     if not (features.shape[1] and min(groups.sizes)):
         return pd.DataFrame(columns=list(COLUMNS))
     weights, paired, smallest = arrangements(groups, seed)
+    groups = groups if paired else groups.apart
     label = groups.label.to_numpy(dtype=float)
     pairs = np.array(groups.pairs, dtype=int).reshape(-1, 2)
     values = features.to_numpy(dtype=np.float64)
@@ -225,25 +250,16 @@ def hodges_lehmann(a: np.ndarray, b: np.ndarray, differences: np.ndarray | None 
 
 def advice(groups: Groups) -> str:
     """Say what is missing for a test at the level of 0.05; empty when nothing is."""
-    pairs = len(groups.pairs)
-    if pairs >= 2:
-        if 2 / 2**pairs <= LEVEL:
-            return ""
+    paired, smallest = groups.design
+    if smallest <= LEVEL:
+        return ""
+    if paired:
         return (
-            f"{pairs} patients with both {groups.first} and {groups.second}: no test is possible (the smallest p would "
-            f"be {min(1, 2 / 2**pairs):.2g}). Six or more such patients are needed."
+            f"{len(groups.pairs)} patients with both {groups.first} and {groups.second}: no test is possible (the "
+            f"smallest p would be {smallest:.2g}). Six or more such patients are needed."
         )
     first, second = groups.sizes
-    if first and second and _dealt_ways(groups) >= 2 / LEVEL:
-        return ""
     return (
         f"{first} patients {groups.first} and {second} {groups.second}: no test is possible. Four or more of each are "
         "needed, and dozens to find anything but a very large difference."
-    )
-
-
-def _dealt_ways(groups: Groups) -> int:
-    return prod(
-        comb(len(part), int(part.sum()))
-        for _, part in groups.label.dropna().groupby(groups.stratum[groups.label.notna()])
     )

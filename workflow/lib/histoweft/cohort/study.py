@@ -166,6 +166,6 @@ def in_words(found: pd.DataFrame, table: pd.DataFrame, min_patients: int) -> lis
         size = f"{tested['n_first'].iloc[0]} and {tested['n_second'].iloc[0]} patients"
         texts.append(
             f"{first} against {second} ({size}): {len(sure)} of {len(tested)} features differ (permutation of "
-            f"patients, q < {contrasts.LEVEL}{f'; first {named}' if named else ''})."
+            f"patients, q < {contrasts.LEVEL} over these {len(tested)}{f'; first {named}' if named else ''})."
         )
     return texts

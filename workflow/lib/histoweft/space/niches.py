@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ import scipy.sparse as sp
 from histoweft.errors import InputError
 from histoweft.graph.leiden import by_size
 from histoweft.io import CountsFile, read_table
-from histoweft.significance import adjust, rearranged
+from histoweft.significance import LEVEL, adjust, design, rearranged
 from histoweft.space.domains import agreements, even_out, vote
 from histoweft.space.values import one_hot, read_labels
 from histoweft.space.views import averaging, draw_rows
@@ -225,9 +224,8 @@ def compare_conditions(
     Notes
     -----
     Points of a tissue are no independent observations; patients are. Sections of one patient and condition are
-    averaged first. Where every patient has both conditions the differences' signs are turned in all ways (paired), else
-    conditions are dealt to patients in all ways (Fisher 1935). Patients with both conditions in a study where others
-    have one only cannot be dealt and are tested with those that are paired.
+    averaged first. Signs of the differences of patients with both conditions are turned in all ways (paired), or
+    conditions are dealt in all ways to patients with one (Fisher 1935), whichever can give the smaller p-value.
     """
     frame = shares.copy()
     frame["patient"] = [patients[sample] for sample in frame.index]
@@ -250,15 +248,14 @@ def compare_conditions(
 
 def _compare_two(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> tuple[dict, str]:
     paired = one.index.intersection(other.index)
-    both = len(paired) >= 2
-    a, b = (one.loc[paired], other.loc[paired]) if both else (one.drop(index=paired), other.drop(index=paired))
+    apart = one.drop(index=paired), other.drop(index=paired)
+    both, smallest = design(len(paired), *map(len, apart))
+    a, b = (one.loc[paired], other.loc[paired]) if both else apart
     if both:
-        smallest = 2 / 2 ** len(paired)
         note = f"{len(paired)} patients with both, signs of their differences turned in all ways"
     else:
-        smallest = min(1.0, 2 / comb(len(a) + len(b), len(a))) if len(a) and len(b) else 1.0
         note = f"{len(a)} and {len(b)} patients, conditions dealt in all ways"
-    testable = smallest <= 0.2
+    testable = smallest <= LEVEL
     if testable:
         note += f"; the smallest p they can give is {smallest:.2g}"
     else:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import comb
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from histoweft.errors import InputError, nearest
-from histoweft.significance import adjust, rearranged
-
-ALPHA = 0.05
+from histoweft.significance import LEVEL, adjust, design, rearranged
 
 COLUMNS = (
     "measure", "first", "second", "mean_first", "mean_second", "effect", "low", "high", "p", "q", "smallest_p",
@@ -84,26 +81,24 @@ def compare(
     one, other = (_arm(means, level) for level in (first, second))
     paired = one.index.intersection(other.index)
     apart = one.drop(index=paired), other.drop(index=paired)
-    smallest = {"paired": _smallest_paired(len(paired)), "unpaired": _smallest_unpaired(*map(len, apart))}
-    chosen = min(smallest, key=smallest.get)
-    a, b = (one.loc[paired], other.loc[paired]) if chosen == "paired" else apart
+    both, smallest = design(len(paired), *map(len, apart))
+    chosen = "paired" if both else "unpaired"
+    a, b = (one.loc[paired], other.loc[paired]) if both else apart
     found = {
         "first": first,
         "second": second,
         "mean_first": one.mean(),
         "mean_second": other.mean(),
         "effect": float(b.mean() - a.mean()) if len(a) and len(b) else np.nan,
-        "smallest_p": smallest[chosen],
+        "smallest_p": smallest,
         "design": chosen,
         "n_first": len(a),
         "n_second": len(b),
     }
     found["low"], found["high"] = _interval(a.to_numpy(), b.to_numpy(), chosen)
-    testable = smallest[chosen] <= ALPHA
-    found["p"] = rearranged(a.to_numpy(), b.to_numpy(), chosen == "paired", seed) if testable else np.nan
-    found["note"] = (
-        "" if testable else f"no test possible: the smallest p so few patients can give is {smallest[chosen]:.2g}"
-    )
+    testable = smallest <= LEVEL
+    found["p"] = rearranged(a.to_numpy(), b.to_numpy(), both, seed) if testable else np.nan
+    found["note"] = "" if testable else f"no test possible: the smallest p so few patients can give is {smallest:.2g}"
     return found
 
 
@@ -113,14 +108,6 @@ def _arm(means: pd.Series, level: str) -> pd.Series:
         if level in means.index.get_level_values("condition")
         else means.iloc[:0].droplevel("condition")
     )
-
-
-def _smallest_paired(n: int) -> float:
-    return 2 / 2**n if n > 1 else 1.0
-
-
-def _smallest_unpaired(n: int, m: int) -> float:
-    return min(1.0, 2 / comb(n + m, n)) if n and m else 1.0
 
 
 def _interval(a: np.ndarray, b: np.ndarray, design: str) -> tuple[float, float]:

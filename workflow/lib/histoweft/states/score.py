@@ -334,11 +334,11 @@ def _contrast_texts(contrast: pd.DataFrame) -> list[str]:
         else f"{row['n_first']} and {row['n_second']} patients"
     )
     text = (
-        f"Persister share, {row['second']} against {row['first']} ({counted}): {row['mean_second']:.1%} against "
-        f"{row['mean_first']:.1%}, difference {row['effect']:.1%}"
+        f"Persister share of the cells that could persist, {row['second']} against {row['first']} ({counted}): "
+        f"{row['mean_second']:.1%} against {row['mean_first']:.1%}, difference {row['effect']:.1%}"
     )
     text += f" (95 % interval {row['low']:.1%} to {row['high']:.1%})" if np.isfinite(row["low"]) else ""
-    text += f"; {row['note']}." if row["note"] else f"; p = {row['p']:.2g}, patients permuted."
+    text += f"; {row['note']}." if row["note"] else f"; p = {row['p']:.2g}, patients permuted (this measure alone)."
     return [text]
 
 
