@@ -240,6 +240,7 @@ def lattice_of(positions: pd.DataFrame) -> str:
     known = known[np.isfinite(known).all(axis=1)]
     if len(known) < 6:
         return ""
+    known = known[:: max(1, len(known) // 100_000)] if len(known) > 200_000 else known
     rows, columns = known[:, 2], known[:, 3]
     even = bool(((rows + columns) % 2 == 0).all() or ((rows + columns) % 2 == 1).all())
     # neighbours in one row of a hexagonal array are two columns apart, rows sqrt(3)/2 of that

@@ -172,6 +172,10 @@ def _locate(sample: SampleInput, found: Discovery, raw: RawSection, notes: Notes
     raw.positions = frame
     library = _library(raw, obs)
     _scale(sample, found, raw, library, notes)
+    inside = [place for one in raw.stored["libraries"].values() for place in one.images.values()]
+    if found.image is None and inside and str(sample.image).lower() != "none":
+        why = "it does not follow from the file and the sheet which library is meant, or its scale"
+        notes.add("embedded_image", f"the images in the file ({', '.join(inside[:3])}) are not used: {why}")
     if found.image is not None:
         raw.image_scale = _image_scale(sample, found, library, notes)
 
@@ -403,6 +407,7 @@ def _stored_places(handle, path: Path, n: int) -> dict[str, Any]:
             values = pd.DataFrame(values) if values.dtype.names else values
         else:
             values = read_element(stored)
+            values = values.toarray() if hasattr(values, "toarray") else values
         if values.ndim != 2 or values.shape[0] != n or values.shape[1] < 2:
             tables.stop(f"{path}, obsm['{name}']", f"an array of {values.shape}", f"{n} rows of x and y")
         found[name] = values if hasattr(values, "columns") else values.astype(float)

@@ -121,6 +121,8 @@ def read(sample: SampleInput) -> Section:
     faults.extend(found.faults)
     faults.raise_if_any()
     notes.extend(found.notes)
+    for role, path in found.roles.items():
+        notes.choose(f"file of {role}", Path(path).name)
     raw = _PLATFORMS[sample.platform][1](sample, found, faults, notes)
     size = _image_size(found, faults)
     if raw is None:
@@ -155,7 +157,9 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
     _keep_subset(sample, raw, dropped, faults)
     if sample.platform in _LOCATE and not faults:
         _LOCATE[sample.platform](sample, found, raw, faults, notes)
-    checks.check_duplicates(raw.barcodes, where, faults, sections.repeats_hint(raw.obs, raw.barcodes))
+    checks.check_duplicates(
+        raw.barcodes, where, faults, sections.repeats_hint(raw.obs, raw.barcodes, sample.at("subset"))
+    )
     obs = pd.DataFrame(index=pd.Index(raw.barcodes.astype(str), name="barcode"))
     keep = np.ones(len(obs), bool)
     if raw.positions is not None:
@@ -205,6 +209,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
             faults,
             notes,
         )
+        notes.choose("scale", f"{mpp:.4g} um per pixel, from {source}" if np.isfinite(mpp) else "unknown")
         xy = obs[["x", "y"]].to_numpy(float)[keep]
         if size is not None and not faults:
             told = sample.mpp is not None or sample.option("image_scale") is not None
@@ -325,6 +330,7 @@ def _check_sections(
         checks.subset_columns(sample.subset),
         raw.on_lattice or sample.platform in _ON_LATTICE,
         str(found.roles["matrix"]),
+        sample.at("subset"),
         raw.counts_where,
         faults,
         notes,

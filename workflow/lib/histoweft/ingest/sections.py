@@ -136,7 +136,7 @@ def ways(
     return [parts for _, parts in sorted(found, key=lambda entry: entry[0])]
 
 
-def repeats_hint(obs: pd.DataFrame | None, barcodes: Sequence[str]) -> str:
+def repeats_hint(obs: pd.DataFrame | None, barcodes: Sequence[str], cell: str) -> str:
     """Return what to do about repeated barcodes: which column tells those of one name apart, or that none does."""
     import pandas as pd
 
@@ -151,7 +151,7 @@ def repeats_hint(obs: pd.DataFrame | None, barcodes: Sequence[str]) -> str:
             value = pairs["part"].iloc[0]
             return (
                 f"Within each value of {column} a barcode occurs once: one sample is one section, so write "
-                f"{column}={value} into the sheet's column subset, a line each."
+                f"{column}={value} into {cell}."
             )
     return "No column tells observations of one name apart: was a file joined with itself? Leave out the copies."
 
@@ -176,6 +176,7 @@ def check(
     vouched: Iterable[str],
     on_lattice: bool,
     source: str,
+    cell: str,
     where: str,
     faults: Faults,
     notes: Notes,
@@ -195,6 +196,8 @@ def check(
         Spots or bins, which never share a place.
     source
         The file, as `./histoweft split` takes it.
+    cell
+        How the sheet's cell of `subset` is called.
     """
     found = ways(obs, xy, barcodes, libraries)
     vouched = set(vouched)
@@ -205,8 +208,8 @@ def check(
         value = next(iter(parts.sizes))
         lie = ", which lie on one another" if parts.overlaid else ""
         hint = (
-            f"One sample is one section: write {parts.column}={value} into the sheet's column subset, a line each. "
-            f"`./histoweft split {source}` writes these lines."
+            f"One sample is one section: write {parts.column}={value} into {cell}, and give each section a line of its "
+            f"own. `./histoweft split {source}` writes these lines."
         )
         if not parts.overlaid:
             both = "|".join(list(parts.sizes)[:3])

@@ -349,7 +349,7 @@ def _check_tissue(barcodes, positions: pd.DataFrame, found: Discovery, faults: F
             f"and {missing} of {under} spots under tissue without a barcode",
             "the matrix and the positions of one section: a filtered matrix holds spots under tissue only",
             "Find the positions that Space Ranger wrote with this matrix. If in_tissue was changed by hand, give the "
-            "raw matrix, or set ingest.keep_off_tissue.",
+            "raw matrix, of which the spots under tissue are taken.",
         )
     elif missing > MISSING_SHARE * under:
         notes.add("tissue_without_counts", f"{missing} of {under} spots under tissue have no barcode in the matrix")
