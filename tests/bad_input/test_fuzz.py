@@ -8,9 +8,9 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from histoweft import commandline, configfile, validation
 from histoweft import config as options
 from histoweft import study as studies
-from histoweft import validation
 from histoweft.ingest import inputs
 
 BOUNDED = settings(
@@ -177,3 +177,52 @@ def test_any_study_name_is_refused_or_one_folder_below_the_results(sheet, name):
         assert "\n" not in name
         assert name not in (".", "..")
         assert len(study.results().encode()) < 255
+
+
+LINES = (
+    "study: t", "study:t", "  a: 1", "\tb: 2", "- x", "c: [1, 010", "d: 'x", "e: 2026-02-30", "f: *g", "h: &h {on: *h}",
+    "<<: {i: yes}", "? [j]: k", "l: !m n", "\u00a0o: p", "q: “r”", "---", "...", "{s: 1, s: 2}", "t: |", "u: 1e999",
+)  # fmt: skip
+DOCUMENTS = st.lists(st.sampled_from(LINES), max_size=5).map("\n".join)
+
+
+@BOUNDED
+@given(content=st.one_of(DOCUMENTS.map(str.encode), st.text(max_size=80).map(str.encode), st.binary(max_size=80)))
+def test_any_bytes_as_a_config_file(tmp_path, content):
+    """What Snakemake cannot read is a fault; what passes can be read as it is written."""
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    faults = configfile.check(path)
+    configfile.as_written([path])
+    configfile.top_level(path)
+    if not faults:
+        assert isinstance(yaml.safe_load(content.decode("utf-8-sig")), dict)
+
+
+@BOUNDED
+@given(
+    words=st.lists(
+        st.one_of(TEXT, st.sampled_from(["--configfile", "--config", "--", "-n", "-q", "a=1", "results/x/y"]))
+    )
+)
+def test_any_words_on_the_command_line(words):
+    line = commandline.read(words, ["all"], lambda: ["--report"])
+    if not line.faults:  # nothing that was typed gets lost
+        kept = {word for word in words if word not in ("--", "--config", "--configfile")}
+        assert kept <= set(line.arguments())
+
+
+@BOUNDED
+@given(
+    names=st.lists(
+        st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,7}", fullmatch=True), min_size=2, max_size=4, unique_by=str.casefold
+    )
+)
+def test_any_name_of_a_sample_without_quotes_is_that_sample(tmp_path, names):
+    (tmp_path / "samples.tsv").write_text("sample\tplatform\tpath\n" + "".join(f"{name}\th5ad\tx\n" for name in names))
+    path = tmp_path / "config.yaml"
+    path.write_text(f"study: s\nsamples: {tmp_path}/samples.tsv\nexclude: [{names[0]}]\n")
+    study, faults = studies.load(yaml.safe_load(path.read_text()), files=[path])
+    if not any("column sample" in fault.where for fault in faults.items):
+        assert study.excluded == [names[0]]
+        assert not faults

@@ -118,6 +118,16 @@ def test_one_section_is_said_to_be_one_and_columns_are_offered(tmp_path):
         split.ways(contents, "cell_typ")
 
 
+def test_suffixes_alone_are_no_samples_of_cells_without_places(tmp_path):
+    path = joined(tmp_path / "a.h5ad", {"donor": ["P"] * N}, xy=False, suffixes=("-1", "-2"))
+    contents = split.look(path)
+    assert contents.platform == "scrna"
+    assert not split.ways(contents)
+    assert "by a column: barcode_suffix" in split.describe(path, contents, [])
+    rows, _ = lines_of(tmp_path, path, "barcode_suffix")
+    assert [read_row(row).counts.shape[0] for row in rows] == [40, 40]
+
+
 def test_observations_without_a_value_are_told(tmp_path):
     values = ["A"] * 30 + [None] * 10 + ["B"] * 40
     path = joined(tmp_path / "a.h5ad", {"library_id": pd.Categorical(values)})

@@ -77,7 +77,8 @@ def as_written(paths: Iterable[Path]) -> tuple[Written, Faults]:
         loader, node = read
         if any(key.value == "__use_yte__" for key, _ in node.value):
             continue  # a template: what stands there is no value yet
-        _check_repeats(node, (), str(path), faults)
+        if not _holds_itself(node):
+            _check_repeats(node, (), str(path), faults)
         if _construct(loader, node, str(path), Faults()):
             _collect(loader, node, (), written)
     return written, faults
@@ -87,6 +88,9 @@ def _construct(loader: Any, node: Any, source: str, faults: Faults) -> bool:
     """Fill in what anchors and ``<<`` stand for; return whether every value can be understood, or note which cannot."""
     import yaml
 
+    if _holds_itself(node):
+        faults.add(source, "a value that holds itself (& and *)", EXPECTED, "Write the value out.")
+        return False
     try:
         loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
@@ -100,6 +104,16 @@ def _construct(loader: Any, node: Any, source: str, faults: Faults) -> bool:
     else:
         return True
     return False
+
+
+def _holds_itself(node: Any, above: tuple = ()) -> bool:
+    """Return whether an alias stands inside of what it stands for."""
+    if isinstance(node.value, str):
+        return False
+    if id(node) in above:
+        return True
+    parts = [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
+    return any(_holds_itself(part, (*above, id(node))) for part in parts)
 
 
 def _no_values(loader: Any, node: Any) -> Iterator[Any]:
@@ -127,9 +141,14 @@ def _node(path: Path, source: str, faults: Faults, strict: bool) -> tuple[Any, A
     text = _text(path, source, faults, strict)
     if text is None:
         return None
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        found = f"the control character {chr(error.character)!a}" if isinstance(error.character, int) else "odd bytes"
+        faults.add(f"{source}, line {line}", found, "text", "Write the line again by hand: it came with copying.")
+        return None
     except yaml.YAMLError as error:
         _say_no_yaml(error, text, source, faults)
         return None

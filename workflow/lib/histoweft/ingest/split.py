@@ -107,14 +107,14 @@ def _look_folder(path: Path, faults: Faults) -> Contents | None:
 
     from histoweft.ingest import readers, scrna, spaceranger, xenium
 
-    tried: list[Faults] = []
+    tried: dict[str, Faults] = {}
     reads = {"visium": spaceranger.read, "visium_hd": spaceranger.read_hd, "xenium": xenium.read, "scrna": scrna.read}
     if (path / "spatial").exists():
         reads.pop("scrna")  # a section whose positions are lacking is no suspension of cells
     for platform, read in reads.items():
         found = readers.discover(platform, path, where="split")
         if found.faults:
-            tried.append(found.faults)
+            tried[platform] = found.faults
             continue
         raw = read(SampleInput(path.name, platform, path, where="split"), found, faults, Notes())
         if raw is None:
@@ -122,7 +122,8 @@ def _look_folder(path: Path, faults: Faults) -> Contents | None:
         obs = pd.DataFrame(index=pd.Index(raw.barcodes.astype(str), name="barcode")) if raw.obs is None else raw.obs
         xy = None if raw.positions is None else raw.positions[["x", "y"]].reindex(obs.index).to_numpy(float)
         return Contents(platform, obs.copy(), None if xy is None or np.isnan(xy).all() else xy)
-    faults.extend(tried[0])
+    marks = {"visium_hd": "binned_outputs", "xenium": "experiment.xenium"}
+    faults.extend(tried[next((name for name, mark in marks.items() if (path / mark).exists()), "visium")])
     return None
 
 
@@ -137,6 +138,8 @@ def ways(contents: Contents, by: str = "") -> list:
     from histoweft.ingest import sections
 
     found = sections.ways(contents.obs, contents.xy, contents.obs.index, contents.libraries)
+    if not by and contents.xy is None:  # cells lie on nothing, and suffixes are often all that a merge left of names
+        return [way for way in found if way.column != sections.SUFFIX]
     if not by:
         return found
     known = [way for way in found if way.column == by]
