@@ -516,3 +516,29 @@ def test_a_damaged_tiff_is_told_or_read(tmp_path, kind, seed):
             shown(path)
         except InputError as error:
             assert str(path) in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("kind", ["grey", "rgb", "cmyk"])
+def test_opacity_beside_every_kind_of_colour(tmp_path, kind, planar):
+    rgb = truth() if kind != "grey" else np.repeat(truth()[..., :1], 3, axis=2)
+    colours = {"grey": rgb[..., :1], "rgb": rgb, "cmyk": separated(rgb)}[kind]
+    opacity = np.full(rgb.shape[:2], 255, np.uint8)
+    opacity[:, :64] = 51
+    samples = np.dstack([colours, opacity])
+    data = np.ascontiguousarray(samples.transpose(2, 0, 1)) if planar else samples
+    photometric = {"grey": "minisblack", "rgb": "rgb", "cmyk": "separated"}[kind]
+    layout = "separate" if planar else "contig"
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric=photometric, planarconfig=layout, extrasamples=[2],
+                     metadata=None, byteorder=">", compression="lzw")  # fmt: skip
+    assert_true(tmp_path / "a.tif", 3, np.where(opacity[..., None] == 255, rgb, rgb * 0.2 + 255 * 0.8))
+
+
+def test_a_sample_that_is_not_said_to_be_anything(tmp_path):
+    """Writers that leave ExtraSamples out altogether say no more than those that write 0."""
+    rgb = truth()
+    rows, width = rgb.shape[:2]
+    data = np.dstack([rgb, np.zeros((rows, width), np.uint8)]).tobytes()
+    tags = {256: width, 257: rows, 258: (8, 8, 8, 8), 259: 1, 262: 2, 277: 4, 278: rows}
+    (tmp_path / "a.tif").write_bytes(raw_tiff(tags, [data], (273, 279)))
+    assert_true(tmp_path / "a.tif", 0)
