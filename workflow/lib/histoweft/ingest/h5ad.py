@@ -155,8 +155,10 @@ def _locate(sample: SampleInput, found: Discovery, raw: RawSection, notes: Notes
         raw.obs[sections.PLANE] = xy[:, 2]
     frame = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1]}, index=pd.Index(raw.barcodes, name="barcode"))
     for name in ("array_row", "array_col"):
-        if name in obs and pd.api.types.is_numeric_dtype(obs[name]):
-            frame[name] = obs[name].to_numpy(float)
+        if name in obs:
+            numbers = pd.to_numeric(obs[name].astype(object), errors="coerce").to_numpy(float)
+            if np.isfinite(numbers).any():
+                frame[name] = numbers
     if "in_tissue" in obs:
         frame["in_tissue"] = _in_tissue(obs["in_tissue"], path, notes)
     lost = ~np.isfinite(xy[:, :2]).all(axis=1)

@@ -12,6 +12,8 @@ NAMED = ("layers/counts", "layers/raw_counts", "layers/raw_count", "layers/count
 """Layers that say of themselves that they hold counts."""
 ORDER = ("X", "matrix", *NAMED, "raw/X", "raw.X")
 """The first one of whole numbers is taken; other layers are listed, and taken where the sheet says so."""
+PARTIAL = ("spliced", "unspliced", "ambiguous")
+"""Layers that hold a part of the counts."""
 BLOCK = 5_000_000
 _GLANCE = 1
 """Blocks read of a matrix that is only listed."""
@@ -136,7 +138,7 @@ def choose(handle, path: Path, wanted: str, where: str, notes: Notes) -> tuple[s
             f"{called(named)}, by its name (the sheet's column layer takes another)",
         )
         chosen = named
-    elif good and chosen not in ("X", "matrix"):
+    elif chosen not in ("X", "matrix"):
         notes.add("counts_from", f"{_main_said(seen)}: counts are read from {called(chosen)}")
     listed = list(seen.values())
     notes.choose("counts", f"{called(chosen)}; in the file: {listing(listed)}")
@@ -171,7 +173,7 @@ def listing(stored: Iterable[Stored]) -> str:
 def advice(chosen: str, stored: Iterable[Stored]) -> str:
     """Return what to do where the matrix taken holds no counts: what else there is, and how to choose it."""
     others = [matrix for matrix in stored if matrix.name != chosen]
-    good = [matrix for matrix in others if matrix.whole and not matrix.empty]
+    good = [m for m in others if m.whole and not m.empty and m.name.removeprefix("layers/") not in PARTIAL]
     if not others:
         return f"The file holds no other matrix than {called(chosen)}."
     text = f"Also in the file: {listing(others)}."
