@@ -247,6 +247,11 @@ def gzipped_h5ad_beside(tmp):
     return sheet("h5ad", tmp / "a.h5ad")
 
 
+@case("a.h5ad.gz; expected an .h5ad or .loom file. a.h5ad.gz is compressed: gunzip a.h5ad.gz")
+def gzipped_h5ad(tmp):
+    return sheet("h5ad", cases.text(tmp / "a.h5ad.gz", "x"))
+
+
 @case("cell_feature_matrix.tar.gz is compressed")
 def packed_xenium(tmp):
     cases.xenium(tmp)

@@ -311,16 +311,21 @@ def _contents(path: Path) -> tuple[str, str] | None:
         return hdf5_faults(handle)
 
 
-def hdf5_faults(handle, read: bool = True) -> tuple[str, str] | None:
-    """Return (what was found, what to do) for the first part of an open HDF5 file that cannot be read.
+def missing_source(handle) -> tuple[str, str] | None:
+    """Return (what was found, what to do) where values are kept in a file that is not there.
 
-    Parameters
-    ----------
-    handle
-        An open `h5py.File` or group.
-    read
-        Whether the values are read as well; otherwise only what their headers say is looked at.
+    The library reads such values as zeros, without an error.
     """
+    import h5py
+
+    def look(name: str, item) -> tuple[str, str] | None:
+        return _elsewhere(item, item.id.get_create_plist(), f"/{name}") if isinstance(item, h5py.Dataset) else None
+
+    return handle.visititems(look)
+
+
+def hdf5_faults(handle) -> tuple[str, str] | None:
+    """Return (what was found, what to do) for the first part of an open HDF5 file that cannot be read."""
     import h5py
 
     def walk(group) -> tuple[str, str] | None:
@@ -334,7 +339,7 @@ def hdf5_faults(handle, read: bool = True) -> tuple[str, str] | None:
                         f"Add {link.filename}."
                     )
                 item = group[name]
-                found = walk(item) if isinstance(item, h5py.Group) else _dataset(item, place, read)
+                found = walk(item) if isinstance(item, h5py.Group) else _dataset(item, place)
                 if found:
                     return found
         except (KeyError, OSError, RuntimeError, ValueError):
@@ -344,7 +349,7 @@ def hdf5_faults(handle, read: bool = True) -> tuple[str, str] | None:
     return walk(handle)
 
 
-def _dataset(item, place: str, read: bool) -> tuple[str, str] | None:
+def _dataset(item, place: str) -> tuple[str, str] | None:
     """Return why one data set cannot be read, or None."""
     import h5py
 
@@ -359,7 +364,7 @@ def _dataset(item, place: str, read: bool) -> tuple[str, str] | None:
             return found, "Write the file again with gzip or lzf compression, where its filter is installed."
     if found := _elsewhere(item, stored, place):
         return found
-    if read and item.shape and item.size:
+    if item.shape and item.size:
         try:
             for _ in _parts(item):
                 pass

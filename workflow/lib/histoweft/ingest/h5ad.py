@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from histoweft.errors import Faults
-from histoweft.ingest.layout import check_file, check_readable, given_image
+from histoweft.ingest.layout import PACKED, check_file, check_readable, given_image, unpack_hint
 from histoweft.ingest.section import NAN, Discovery, Notes, RawSection, SampleInput
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def discover(path: Path, image: str | Path = "", where: str = "", subset: str = 
     found = Discovery()
     if check_file(path, where, found.faults, "an .h5ad or .loom file"):
         if path.suffix.lower() not in (".h5ad", ".loom"):
-            found.faults.add(where, path.name, "an .h5ad or .loom file", "Is the column platform right?")
+            packed = unpack_hint(PACKED.sub("", path.name), [path.name])
+            found.faults.add(where, path.name, "an .h5ad or .loom file", packed or "Is the column platform right?")
         found.roles["matrix"] = path
     if not given_image(image, where, found) and not found.faults and path.suffix.lower() == ".h5ad":
         _image_inside(path, subset or "", found)
@@ -341,7 +342,7 @@ def read_anndata(path: Path, sample: SampleInput, notes: Notes, spatial: bool = 
 
     from histoweft.ingest import geometry, matrices, tables
 
-    with h5py.File(path, "r") as handle:
+    with tables.open_h5(path) as handle:
         if not {"obs", "var"} <= set(handle):
             hint = "Use platform visium or scrna for a 10x matrix." if "matrix" in handle else ""
             tables.stop(
@@ -469,13 +470,12 @@ def _matrix(element, path: Path):
 def read_loom(path: Path, sample: SampleInput, notes: Notes, spatial: bool = True) -> dict[str, Any]:
     """Read a loom file (genes x cells, attributes of rows and columns)."""
     # not anndata.read_loom: it needs loompy, one more dependency for a handful of HDF5 reads
-    import h5py
     import pandas as pd
     from scipy import sparse
 
     from histoweft.ingest import matrices, tables
 
-    with h5py.File(path, "r") as handle:
+    with tables.open_h5(path) as handle:
         if not {"matrix", "row_attrs", "col_attrs"} <= set(handle):
             tables.stop(path, f"groups {', '.join(sorted(handle)[:6])}", "a loom file (matrix, row_attrs, col_attrs)")
         obs, var = _attributes(handle["col_attrs"]), _attributes(handle["row_attrs"])

@@ -135,8 +135,8 @@ def open_h5(path: Path) -> Iterator:
     import h5py
 
     with h5py.File(path, "r") as handle:
-        if found := diagnose.hdf5_faults(handle, read=False):
-            stop(path, found[0], "a file that holds its values, in a compression that can be read", found[1])
+        if found := diagnose.missing_source(handle):
+            stop(path, found[0], "a file that holds its values, or lies beside the one that does", found[1])
         yield handle
 
 
@@ -225,7 +225,7 @@ def check_shape(path: Path, counts, barcodes, genes) -> None:
 
 def read_matrix(roles: dict[str, Path], faults: Faults, notes: Notes) -> dict | None:
     """Read the matrix that discovery found, h5 or trio; None with faults noted when it cannot be read."""
-    from histoweft.ingest import features, mtx
+    from histoweft.ingest import mtx
 
     path, found = roles["matrix"], None
     if "barcodes" in roles:
@@ -235,10 +235,6 @@ def read_matrix(roles: dict[str, Path], faults: Faults, notes: Notes) -> dict | 
             found = read_10x_h5(path)
             named = mtx.gene_names(found["gene_ids"], found["gene_names"], path, notes)
             found["gene_ids"], found["gene_names"] = named
-    if found is not None:
-        kinds = features.feature_types(found["gene_names"], found["gene_ids"], found["feature_types"])
-        stated = found["feature_types"] is not None
-        found["feature_types"] = kinds if stated or features.CONTROL_TYPE in kinds else None
     return found
 
 
