@@ -182,6 +182,9 @@ def test_numbers_within_a_group_on_the_command_line_are_numbers(sheet, tmp_path)
             {"states": {"contrast": {"condition": [True, "c"]}}},
             "condition[0]: found true; expected text. Put it in quotes: 'yes'.",
         ),
+        ({"exclude": 8}, "exclude: found 8; expected a list. Write a list: ['010']."),
+        ({"exclude": "001"}, "exclude: found \"001\"; expected a list. Write a list: ['001']."),
+        ({"exclude": ["1"]}, "exclude: found '1'; expected a sample of the sheet. Did you mean '001'?"),
         ({"title": 5}, "title: found 5; expected text. Put it in quotes, as in '001'"),
     ],
 )

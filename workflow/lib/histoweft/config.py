@@ -161,9 +161,17 @@ def _translate(error: Any, source: str, faults: Faults, names: Callable[[tuple],
                 )
     else:
         expected, hint = _expected(error)
+        if error.validator == "type" and expected == "a list" and isinstance(error.instance, str | int | float):
+            hint = _bracket_it(error.instance, names(tuple(error.absolute_path)))
         if error.validator == "type" and expected == "text":
             hint = _quote_it(error.instance, names(tuple(error.absolute_path)))
         faults.add(f"{source}: {option}", _written(error.instance), expected, hint)
+
+
+def _bracket_it(value: Any, names: Collection[str]) -> str:
+    """Return how to write a list of one name."""
+    likely = [value] if isinstance(value, str) else writings(value, names)
+    return f"Write a list: [{likely[0]!r}]." if len(likely) == 1 else "Put it in square brackets."
 
 
 def _quote_it(value: Any, names: Collection[str]) -> str:

@@ -168,11 +168,17 @@ def _exclude(study: Study, source: str, faults: Faults) -> None:
         if f"{source}: exclude[{number}]" in told:
             continue  # the check of the config has said so
         if study.samples.pop(str(name), None) is None:
-            faults.add(f"{source}: exclude", repr(name), "a sample of the sheet", nearest(str(name), study.samples))
+            faults.add(f"{source}: exclude", repr(name), "a sample of the sheet", _nearest_name(name, study.samples))
         else:
             study.excluded.append(str(name))
     if study.excluded and not study.samples:
         faults.add(f"{source}: exclude", "every sample of the sheet", "at least one sample that stays")
+
+
+def _nearest_name(name: str, names: Iterable[str]) -> str:
+    """Return the name that may be meant: one of the same number, else one that is written much the same."""
+    same = [one for one in names if validation.meaning(one) == validation.meaning(name)]
+    return f"Did you mean {same[0]!r}?" if len(same) == 1 else nearest(name, names)
 
 
 def is_url(path: str) -> bool:

@@ -392,7 +392,7 @@ def _check_alike(body: list[tuple[int, list[str]]], header: list[str], path: Pat
         place, first, told = header.index(column), {}, set()
         for number, cells in body:
             value = plain(cells[place]) if place < len(cells) else ""
-            line, other = first.setdefault(_meaning(value), (number, value))
+            line, other = first.setdefault(meaning(value), (number, value))
             if other != value and value not in told:
                 told.add(value)
                 where = f"{path}, line {number}, column {column}"
@@ -400,7 +400,7 @@ def _check_alike(body: list[tuple[int, list[str]]], header: list[str], path: Pat
                 faults.add(where, f"{value!r}, and {other!r} in line {line}", "one writing of one name", hint)
 
 
-def _meaning(value: str) -> str:
+def meaning(value: str) -> str:
     """Return what two writings of one name have in common."""
     text = " ".join(value.casefold().strip("'").split())
     return re.sub(r"^0+(?=\d)", "", text.removesuffix(".0")) if re.fullmatch(r"\d+(\.0)?", text) else text
