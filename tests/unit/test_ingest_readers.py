@@ -185,6 +185,11 @@ def test_visium_files_of_two_samples_are_never_mixed(tmp_path, name):
     assert "files of 2 samples" in failing(platform="visium", path=tmp_path)
 
 
+def test_visium_one_spatial_folder_for_two_samples_is_a_warning(tmp_path):
+    cases.visium(geo(tmp_path, inner="other"), "none")
+    assert "unproven_positions" in codes(read(SampleInput("s1", "visium", f"{tmp_path}/GSM1_S0_")))
+
+
 def test_visium_spatial_as_a_part_of_the_name(tmp_path):
     """GEO flattens folders: GSM1_spatial_scalefactors_json.json beside GSM1_filtered_feature_bc_matrix.h5."""
     geo(tmp_path, ["GSM1_"])

@@ -81,7 +81,17 @@ def discover(path: Path, image: str | Path = "", where: str = "", positions: str
     if _is_aggregate(found, [folder, spatial], where):
         return found
     _fill_spatial(found, spatial, [], image, where)
+    _note_shared(found, folder, spatial)
     return found
+
+
+def _note_shared(found: Discovery, folder: Folder, spatial: Folder | None) -> None:
+    """Say that a folder with several samples' matrices has one spatial/ without prefix: whose it is nobody knows."""
+    matrices = [Path(name) for name in folder.names if MATRIX_H5.search(name)]
+    prefixes = {prefix_of(path, MATRIX_H5) for path in matrices}
+    if folder.prefix and len(prefixes) > 1 and spatial is not None and not spatial.prefix and found.roles:
+        notes = f"{spatial.path} carries no prefix, and {folder.path} holds {len(prefixes)} samples"
+        found.notes.add("unproven_positions", f"{notes}: whose positions and image these are is not proven")
 
 
 def _is_segmented(found: Discovery, folder: Folder, where: str, expected: str) -> bool:
@@ -334,10 +344,14 @@ def _check_tissue(barcodes, positions: pd.DataFrame, found: Discovery, faults: F
     All slides share their barcodes: that these meet proves nothing. Space Ranger's filtered matrix holds the spots
     under tissue and no others; a matrix of all spots is a raw one, whatever its name.
     """
+    import pandas as pd
+
     from histoweft.ingest.checks import without_suffix
 
     tissue = positions["in_tissue"].to_numpy()
-    names, others = without_suffix(barcodes), without_suffix(positions.index)
+    names, others = pd.Index(barcodes), positions.index
+    if not tissue.all() and not others.isin(names).any():
+        names, others = without_suffix(names), without_suffix(others)
     if tissue.all() or others.isin(names).all():
         return
     off, under = int(names.isin(others[~tissue]).sum()), int(tissue.sum())
