@@ -249,6 +249,9 @@ def test_what_stands_out_becomes_a_warning(study):
     assert "unstable" not in text
     good = found | {"barcodes": 290, "clusters": 4}
     assert facts_of.own_warnings(good) == []
+    twice = [*good["qc"], {"filter": "copies", "axis": "barcodes", "removed": 12}]
+    (told,) = facts_of.own_warnings(good | {"qc": twice})
+    assert told.startswith("12 spots were exact copies of others and were removed")
 
 
 # --------------------------------------------------------------------------------------------------------- methods

@@ -169,6 +169,12 @@ def own_warnings(facts: dict[str, Any]) -> list[str]:
             f"quality control removed {percent(given - kept, given)} of the {units} "
             f"({given - kept:,} of {given:,}){by}. See where they lay before you trust what is left."
         )
+    for row in facts["qc"]:
+        if row["filter"] == "copies":
+            found.append(
+                f"{row['removed']:,} {units} were exact copies of others and were removed: was the same file joined "
+                "twice?"
+            )
     if kept < FEW_BARCODES:
         found.append(f"only {kept:,} {units} are left; clusters and markers of so few mean little.")
     ari = chosen_stability(facts).get("ari_mean")
