@@ -289,9 +289,11 @@ def segmented_from_above(tmp):
     return sheet("visium_hd", tmp)
 
 
-@case("aggr_tissue_positions.csv, written by spaceranger aggr", "each section's own Space Ranger folder")
+@case("several sections in one sample", "barcode_suffix", "./histoweft split")
 def spaceranger_aggr(tmp):
-    cases.visium(tmp)
+    cells = [*cases.barcodes(18), *cases.barcodes(18, "-2")]
+    cases.visium(tmp, "none", frame=cases.positions().assign(barcode=cells))
+    cases.write_h5(tmp / "filtered_feature_bc_matrix.h5", cases.counts(), cells)
     (tmp / "spatial" / "tissue_positions.csv").rename(tmp / "spatial" / "aggr_tissue_positions.csv")
     return sheet("visium", tmp)
 

@@ -34,7 +34,6 @@ POSITIONS = re.compile(r"tissue_positions(?:_list)?\.(?:csv|txt|tsv|parquet)(?:\
 SCALEFACTORS = re.compile(r"scalefactors_json\.json(?:\.gz)?$", re.I)
 IMAGE = re.compile(r"tissue_(?:hires|lowres)_image\.(?:png|jpe?g|tiff?)(?:\.gz)?$", re.I)
 SEGMENTED = re.compile(r"(?:filtered|raw)_feature_cell_matrix", re.I)
-AGGREGATE = re.compile(r"^(?:aggr_tissue_positions\.csv|aggregation(?:_csv)?\.csv)$", re.I)
 BIN = re.compile(r"square_(\d{3})um$")
 COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
 MISSING_SHARE = 0.05  # of the spots under tissue, from which their lack in the matrix is told
@@ -78,8 +77,6 @@ def discover(path: Path, image: str | Path = "", where: str = "", positions: str
         return found
     _fill_matrix(found, folder, where)
     spatial = _given_spatial(positions, found, where) if str(positions) else _spatial(folder, _prefix(found))
-    if _is_aggregate(found, [folder, spatial], where):
-        return found
     _fill_spatial(found, spatial, [], image, where)
     _note_shared(found, folder, spatial)
     return found
@@ -114,19 +111,6 @@ def _is_segmented(found: Discovery, folder: Folder, where: str, expected: str) -
         f"{there}, or write the cells with their places as an .h5ad.",
     )
     return True
-
-
-def _is_aggregate(found: Discovery, folders: list[Folder | None], where: str) -> bool:
-    """Note that a folder was written by ``spaceranger aggr``: several sections, whose places lie on one another."""
-    names = [folder.path / name for folder in folders if folder for name in folder.names if AGGREGATE.match(name)]
-    if names:
-        found.faults.add(
-            where,
-            f"{names[0]}, written by spaceranger aggr: several sections in one matrix",
-            "one section a sample",
-            "Give each section's own Space Ranger folder a line of the sheet.",
-        )
-    return bool(names)
 
 
 def _prefix(found: Discovery) -> str:
