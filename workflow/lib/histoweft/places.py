@@ -130,7 +130,7 @@ def caution_of(xy: np.ndarray) -> str:
     """Return in words what people should look at in places that `fault_of` lets pass, or an empty string."""
     if duplicate_share(xy) < TOLD_DUPLICATES:
         return ""
-    return f"{_shared_places(xy)}: the same cell in two fields of view, or in the file twice?"
+    return f"{_shared_places(xy)} (the same cells in two fields of view, or twice in the file)"
 
 
 def _shared_places(xy: np.ndarray) -> str:
