@@ -31,6 +31,13 @@ include: "workflow/rules/explorer.smk"
 include: "workflow/rules/environments.smk"
 
 
+# What is made from the rest after a failure (tools/launch.py).
+rule pages:
+    input:
+        study_pages(),
+        explorer_pages(),
+
+
 rule all:
     default_target: True
     input:

@@ -8,7 +8,10 @@ locks that dead runs left. Runs that are alive, of this study or another, are le
 import fcntl
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -37,8 +40,57 @@ def snakemake_options() -> list[str]:
     return [name for action in get_argument_parser()._actions for name in action.option_strings]
 
 
+def wait_for(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:
+    """Run a command, passing on what asks it to end; return its code, and whether the user broke it off."""
+    stopped = []
+    child = subprocess.Popen(command, env=environment)
+
+    def pass_on(number: int, _frame: object) -> None:
+        stopped.append(number)
+        # The terminal sends an interrupt to the whole group itself.
+        if number != signal.SIGINT or not sys.stdin.isatty():
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    code = child.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return code, bool(stopped) or code < 0
+
+
+def make_pages(arguments: list[str]) -> None:
+    """Make the pages from what there is, with named gaps; the next run makes all of it anew.
+
+    What failed and what needs it is written in an empty form, and removed at the end. What was made beside these is
+    dated back, without Snakemake's records, so that it counts as older than whatever the next run makes.
+    """
+    from histoweft import gaps
+
+    print("Making the pages from what there is ...", file=sys.stderr)
+    now = time.time()
+    command = ["snakemake", "--drop-metadata", *arguments, "--", "pages"]
+    code, _ = wait_for(command, os.environ | {gaps.PARTIAL: "1"})
+    studies = {mark.relative_to("results").parts[0] for mark in Path("results").rglob(f"*{gaps.SUFFIX}")
+               if mark.stat().st_mtime >= now}  # fmt: skip
+    for study in studies:
+        folder = Path("results") / study
+        for path in [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime >= now]:
+            os.utime(path, (1, 1))
+        gaps.clear_failed(folder)
+        if code == 0:
+            page = folder / "report" / "index.html"
+            print(f"The pages name what failed: {page}", file=sys.stderr)
+
+
+def failed_since(began: float) -> bool:
+    """Return whether a job failed and left word of it."""
+    from histoweft.failures import SUFFIX
+
+    return any(path.stat().st_mtime >= began for path in Path("logs").rglob(f"*{SUFFIX}"))
+
+
 def main(arguments: list[str]) -> None:
-    """Become Snakemake, unless what was typed cannot be meant."""
+    """Run Snakemake, unless what was typed cannot be meant; after a failure, make the pages from the rest."""
     from histoweft import commandline
     from histoweft.errors import InputError
 
@@ -47,9 +99,15 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"histoweft: {InputError(line.faults.items)}")
     arguments = line.arguments()
     elsewhere = any(a in ("-d", "--directory") or a.startswith("--directory=") for a in arguments)
-    if not elsewhere and not READ_ONLY & set(arguments):
-        hold(Path(".snakemake"))
-    os.execvp("snakemake", ["snakemake", *arguments])
+    if elsewhere or READ_ONLY & set(arguments):
+        os.execvp("snakemake", ["snakemake", *arguments])
+    hold(Path(".snakemake"))
+    began = time.time()
+    code, stopped = wait_for(["snakemake", *arguments], dict(os.environ))
+    # Who asked for certain files alone did not ask for pages.
+    if code and not stopped and not line.targets and failed_since(began):
+        make_pages(arguments)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

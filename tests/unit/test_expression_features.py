@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from histoweft.errors import InputError
+from histoweft.errors import InputError, NotComputed
 from histoweft.expression.features import FeatureOptions, extract_features, rank_genes
 from histoweft.io import CountsFile
 from histoweft.normalise import normalise
@@ -151,7 +151,7 @@ def test_components_are_reduced_where_there_is_too_little(counts, tmp_path, cell
 
 def test_one_barcode_is_refused_and_leaves_nothing(tmp_path):
     anndata.AnnData(sp.csr_matrix(np.ones((1, 4), dtype=np.int32))).write_h5ad(tmp_path / "in.h5ad")
-    with pytest.raises(InputError, match="1 barcodes and 4 genes left after QC"):
+    with pytest.raises(NotComputed, match="1 barcodes and 4 genes left after QC"):
         extract_features(tmp_path / "in.h5ad", tmp_path / "out.h5ad")
     assert [p.name for p in tmp_path.iterdir()] == ["in.h5ad"]
 

@@ -6,7 +6,7 @@ import pytest
 from space_cases import LAYERS, write_section
 
 from histoweft import plotting
-from histoweft.errors import InputError
+from histoweft.errors import InputError, NotComputed
 from histoweft.metrics import adjusted_rand_index
 from histoweft.space import domain_figures, multiscale, views
 from histoweft.space.figures import Place
@@ -63,9 +63,16 @@ def test_wide_scales_are_left_out_and_faults_told(found):
     tissue = found[0]
     assert multiscale.domains_at_scales(tissue, 3, (6, 500)).neighbours == (6,)
     with pytest.raises(InputError, match="18, 6; expected numbers that rise"):
-        multiscale.check_scales([18, 6], 500)
-    with pytest.raises(InputError, match="a first scale of 5 or fewer"):
-        multiscale.check_scales([6, 18], 40)
+        multiscale.check_scales([18, 6])
+
+
+def test_small_sections_are_left_out_by_name_and_none_left_is_no_fault():
+    told = multiscale.too_small({"a": 45, "b": 48}, (6, 18))
+    assert told == {"a": "a has 45 points; domains at several scales need 48. Option: space.multiscale.neighbours."}
+    assert multiscale.left_out({"b": 48, "c": 900}, (6, 18))[0].startswith("Domains over 18 neighbours are left out: b")
+    assert multiscale.left_out({"c": 900}, (6, 18)) == []
+    with pytest.raises(NotComputed, match="no section has the 48 points"):
+        multiscale.too_small({"a": 45, "b": 12}, (6, 18))
 
 
 def test_tables_have_a_column_for_each_scale(found):

@@ -317,6 +317,7 @@ rule multiscale:
         figure=shown(
             f"{SPACE_STUDY}/figures/scales.png", "scale_tree_figure", "Space", sample="all", item="tree of scales"
         ),
+        notes=solid(f"{SPACE_STUDY}/scale_notes.json"),
     log:
         logs("space/multiscale"),
     benchmark:
@@ -380,6 +381,7 @@ rule score_space:
         metrics=rules.domains.output.metrics,
         numbers=rules.domains.output.numbers,
         notes=rules.niches.output.notes,
+        scale_notes=rules.multiscale.output.notes,
         findings=rules.space_summary.output.findings,
     output:
         metrics=shown(f"{SPACE_STUDY}/metrics.tsv", "space_table", "Space", sample="all", item="scores (table)"),

@@ -41,6 +41,25 @@ class HistoweftError(Exception):
     """An error whose message is meant for the user; scripts print it without a traceback."""
 
 
+class NotComputed(HistoweftError):
+    """The data of a sample (or study) cannot bear a step, which is nobody's fault: the step ends with empty results.
+
+    Parameters
+    ----------
+    reason
+        What was found, and what the step needs.
+    option
+        The option that asks for it, e.g. ``space.multiscale.neighbours``.
+    """
+
+    def __init__(self, reason: str, option: str = ""):
+        self.reason, self.option = reason, option
+        super().__init__(f"{reason.rstrip('.')}. Option: {option}." if option else reason)
+
+    def __reduce__(self):
+        return (type(self), (self.reason, self.option))
+
+
 class InputError(HistoweftError):
     """The sheet, the config or an input file cannot be used; carries every fault found."""
 

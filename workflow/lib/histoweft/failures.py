@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from histoweft.gaps import Gap
+
 SUFFIX = ".failed.json"
 
 
@@ -32,12 +34,26 @@ class Failure:
 
 def remember(log: str | os.PathLike, failure: Failure) -> None:
     """Keep a failure beside the job's log."""
-    Path(f"{log}{SUFFIX}").write_text(json.dumps(asdict(failure), indent=1), encoding="utf-8")
+    path = Path(f"{log}{SUFFIX}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(failure), indent=1), encoding="utf-8")
 
 
 def forget(log: str | os.PathLike) -> None:
     """Forget the failure of an earlier try."""
     Path(f"{log}{SUFFIX}").unlink(missing_ok=True)
+
+
+def of(log: str | os.PathLike) -> Failure | None:
+    """Return the failure remembered beside a log, None where there is none."""
+    path = Path(f"{log}{SUFFIX}")
+    return Failure(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def as_gap(failure: Failure, log: str | os.PathLike) -> Gap:
+    """Return the gap that a failed job leaves."""
+    where = f"{failure.rule} of {failure.sample}" if failure.sample else failure.rule
+    return Gap(f"{where}: {first_line(failure.message)}; log {log}", failed=True)
 
 
 def remembered(folder: str | os.PathLike) -> list[Failure]:

@@ -10,19 +10,21 @@ import shutil
 import site
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from histoweft import failures
-from histoweft.errors import HistoweftError
+from histoweft import failures, gaps
+from histoweft.errors import HistoweftError, NotComputed
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 #: No space, no quota, file too large.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+KILLED = "the job ended without a word: it was killed, perhaps for want of memory or time"
 
 
 class Job:
@@ -50,6 +52,7 @@ class Job:
         self.resources = snakemake.resources
         self.log = logging.getLogger("histoweft")
         self._moves: list[tuple[Path, Path]] = []
+        self._left_out: dict[Path, gaps.Gap] = {}
         self.output = self._stage(snakemake.output)
 
     def _stage(self, outputs: Any) -> SimpleNamespace:
@@ -86,6 +89,33 @@ class Job:
         self.log.info("device: %s (granted gpu=%d%s)", device, granted, told)
         return device
 
+    def present(self, name: str, samples: Iterable[str]) -> dict[str, str]:
+        """Return the files of an input by sample, without those that could not be computed; the log names these."""
+        found = {}
+        for sample, path in zip(samples, self.input.get(name, []), strict=True):
+            if gap := gaps.of(path):
+                self.log.warning("%s: left out of %s. %s", sample, self.rule, gap.words)
+            else:
+                found[sample] = path
+        return found
+
+    def there(self, name: str) -> str | None:
+        """Return the file of an input; None where the rule has none, or where it could not be computed."""
+        path = self.input.get(name)
+        return None if not path or gaps.of(path) else path
+
+    def leave_out(self, staged: Path, gap: gaps.Gap) -> None:
+        """Write one output in its empty form, with the reason."""
+        final = dict(self._moves)[staged]
+        gaps.write_empty(staged, final.name, gap)
+        self._left_out[staged] = gap
+
+    def leave_all_out(self, gap: gaps.Gap) -> None:
+        """Write every output in its empty form, with the reason."""
+        self.discard()
+        for staged, _ in self._moves:
+            self.leave_out(staged, gap)
+
     def commit(self) -> None:
         """Rename every staged output to its real name.
 
@@ -101,6 +131,10 @@ class Job:
             if final.is_dir() and not final.is_symlink():
                 shutil.rmtree(final)
             os.replace(partial, final)
+            if partial in self._left_out:
+                gaps.remember(final, self._left_out[partial])
+            else:
+                gaps.forget(final)
             for left in leftovers(final):
                 remove(left)
             self._commit_vector(partial, final)
@@ -183,18 +217,33 @@ def leave_foreign_packages() -> list[str]:
     return foreign
 
 
-def run(snakemake: Any, main: Callable[[Job], None]) -> None:
+def run(snakemake: Any, main: Callable[[Job], None], optional: Iterable[str] = ()) -> None:
     """Run `main` with a `Job`: log captured, threads limited, outputs renamed only at the end.
 
-    An error meant for the user ends the job with its message alone; anything else leaves a traceback in the log.
-    Import this module before numpy, so that the thread limits are read.
+    An error meant for the user ends the job with its message alone; anything else leaves a traceback in the log. Where
+    the data cannot bear the step (`NotComputed`), or an input could not be computed, the job ends normally with empty
+    outputs. Import this module before numpy, so that the thread limits are read.
+
+    Parameters
+    ----------
+    snakemake
+        Snakemake's object.
+    main
+        What the rule does.
+    optional
+        Names of inputs that `main` can do without, ``*`` for all; it looks for gaps among them itself.
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = str(snakemake.threads)
     leave_foreign_packages()
     failed = False
-    failures.forget(snakemake.log[0])
-    with _output_to(Path(snakemake.log[0])):
+    log = snakemake.log[0]
+    before = failures.of(log) if os.environ.get(gaps.PARTIAL) else None
+    # Until the job ends: a job that is killed cannot say so itself.
+    sample = snakemake.wildcards.get("sample", "")
+    with suppress(OSError):
+        failures.remember(log, failures.Failure(snakemake.rule, sample, KILLED))
+    with _output_to(Path(log)):
         logging.basicConfig(
             stream=sys.stderr,
             level=logging.INFO,
@@ -207,17 +256,50 @@ def run(snakemake: Any, main: Callable[[Job], None]) -> None:
         job = Job(snakemake)
         job.log.info("environment: %s", sys.prefix)
         try:
-            main(job)
+            gap = failures.as_gap(before, log) if before else _gap_of_inputs(job, set(optional))
+            _compute(job, main, gap)
             job.commit()
+            failures.remember(log, before) if before else failures.forget(log)
         except Exception as error:
             # All of it here: freeing a file that could not be written to its end may crash the process (HDF5).
-            _fail(job, snakemake.log[0], error)
+            _fail(job, log, error)
             failed = True
         except BaseException:
             job.discard()
+            failures.forget(log)
             raise
     if failed:
         sys.exit(1)
+
+
+def _compute(job: Job, main: Callable[[Job], None], gap: gaps.Gap | None) -> None:
+    """Run the step, or leave its outputs empty where that cannot be."""
+    if gap is None:
+        try:
+            main(job)
+            return
+        except NotComputed as error:
+            gap = gaps.Gap(_named(job, str(error)))
+    job.log.warning("%s", gap.words)
+    job.leave_all_out(gap)
+
+
+def _named(job: Job, reason: str) -> str:
+    """Name the sample in a reason, which its library function need not know."""
+    sample = job.wildcards.get("sample", "")
+    return reason if not sample or reason.startswith(sample) else f"{sample}: {reason}"
+
+
+def _gap_of_inputs(job: Job, optional: set[str]) -> gaps.Gap | None:
+    """Return why an input that the rule needs is not there."""
+    if "*" in optional:
+        return None
+    allowed = {path for name, value in job.input.items() if name in optional for path in _each(value)}
+    return gaps.first(path for path in job.input if path not in allowed)
+
+
+def _each(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _fail(job: Job, log: str, error: Exception) -> None:
@@ -235,7 +317,7 @@ def _fail(job: Job, log: str, error: Exception) -> None:
     else:
         traceback.print_exc()
     job.discard()
-    sample = getattr(job.wildcards, "sample", "")
+    sample = job.wildcards.get("sample", "")
     with suppress(OSError):
         failures.remember(log, failures.Failure(job.rule, sample, message))
 

@@ -12,11 +12,11 @@ def main(job):
         job.output.folder,
         sample=job.wildcards.sample,
         h5ad=job.input.h5ad,
-        image=job.input.get("image"),
-        painted=job.input.get("painted"),
-        joint=job.input.get("joint"),
+        image=job.there("image"),
+        painted=job.there("painted"),
+        joint=job.there("joint"),
         wanted=job.params.genes,
-        tables={name: job.input[name] for name in TABLES if name in job.input.keys()},
+        tables={name: job.input[name] for name in TABLES if job.there(name)},
     )
     genes = about["genes"]
     job.log.info("%d points, %d of %d genes", about["points"], genes["count"], genes["of"])
@@ -24,4 +24,4 @@ def main(job):
         job.log.warning("points x genes is above the explorer's bound: only the variable genes are offered")
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["image", "painted", "joint", "states", "fates"])

@@ -15,13 +15,17 @@ def main(job):
         graph=job.input.graph,
         clusters=job.input.clusters,
         umap=job.input.umap,
-        image=job.input.get("image"),
+        image=job.there("image"),
         target_sum=job.params.target_sum,
         neighbours=job.params.neighbours,
-        added={name: job.input[name] for name in ADDED if name in job.input.keys()},
-        spatial_graph=job.input.get("spatial_graph"),
-        proportions=job.input.get("proportions"),
+        added={name: job.input[name] for name in ADDED if job.there(name)},
+        spatial_graph=job.there("spatial_graph"),
+        proportions=job.there("proportions"),
     )
 
 
-run(snakemake, main)
+run(
+    snakemake,
+    main,
+    optional=["domains", "niches", "annotation", "states", "fates", "spatial_graph", "proportions", "image"],
+)

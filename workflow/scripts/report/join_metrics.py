@@ -5,12 +5,14 @@ from histoweft.job import run
 
 def main(job):
     """Write metrics.tsv and what describes its columns."""
+    from histoweft import gaps
     from histoweft.metrics import join_metrics, write_metrics, write_schema
 
-    table = join_metrics(job.input.parts)
-    job.log.info("%d rows from %d parts", len(table), len(job.input.parts))
+    parts = [path for path in job.input.parts if not gaps.of(path)]
+    table = join_metrics(parts)
+    job.log.info("%d rows from %d of %d parts", len(table), len(parts), len(job.input.parts))
     write_metrics(table, job.output.metrics)
     write_schema(job.output.schema)
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["parts"])

@@ -22,4 +22,4 @@ def main(job):
     )
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["*"])

@@ -7,6 +7,7 @@ def main(job):
     """Write all pictures."""
     import pandas as pd
 
+    from histoweft import gaps
     from histoweft.io import CountsFile, read_table
     from histoweft.space import domain_figures, figures, niches
 
@@ -24,15 +25,21 @@ def main(job):
         place = figures.read_place(counts, job.input.get("image"))
         barcodes, obs = counts.obs_names, counts.obs()
     domains = read_table(job.input.domains[samples.index(sample)], barcodes)
-    tree = pd.read_csv(job.input.tree, sep="\t", dtype={"fine_domain": str, "coarse_domain": str})
-    persistence = pd.read_csv(job.input.persistence, sep="\t", dtype={"domain": str})
-    colours = domain_figures.scale_colours(tree, persistence)
     domain_figures.domain_figure(place, domains["domain"], job.output.domain, shared["domain"])
     domain_figures.domains_figure(place, domains, obs.get("label"), job.output.domains, shared)
-    niche = read_table(job.input.niches, barcodes)["niche"]
-    title = "clusters of all sections together" if job.input.get("joint") else "groups"
-    domain_figures.niches_figure(place, niche, groups[sample], job.output.niches, title)
-    domain_figures.scales_figure(place, read_table(job.input.scales, barcodes), colours, job.output.scales)
+    if gap := gaps.of(job.input.niches):
+        job.leave_out(job.output.niches, gap)
+    else:
+        niche = read_table(job.input.niches, barcodes)["niche"]
+        title = "clusters of all sections together" if job.input.get("joint") else "groups"
+        domain_figures.niches_figure(place, niche, groups[sample], job.output.niches, title)
+    if gap := gaps.of(job.input.scales):
+        job.leave_out(job.output.scales, gap)
+    else:
+        tree = pd.read_csv(job.input.tree, sep="\t", dtype={"fine_domain": str, "coarse_domain": str})
+        persistence = pd.read_csv(job.input.persistence, sep="\t", dtype={"domain": str})
+        colours = domain_figures.scale_colours(tree, persistence)
+        domain_figures.scales_figure(place, read_table(job.input.scales, barcodes), colours, job.output.scales)
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["niches", "scales", "tree", "persistence"])

@@ -5,18 +5,36 @@ from histoweft.job import run
 
 def main(job):
     """Write the domains of every scale, the tree and the persistence of each domain."""
+    import json
+
     import pandas as pd
 
-    from histoweft.io import write_table
+    from histoweft.gaps import Gap
+    from histoweft.io import CountsFile, write_table
     from histoweft.space import domain_figures, multiscale
     from histoweft.space.domains import chosen_number
     from histoweft.space.views import read_tissue
 
     n = chosen_number(pd.read_csv(job.input.numbers, sep="\t"), job.params.n)
-    tissue = read_tissue(dict(zip(job.params.samples, job.input.filtered, strict=True)), seed=job.params.seed)
-    scales = multiscale.domains_at_scales(tissue, n, job.params.neighbours, job.params.seed)
-    for path, table in zip(job.output.scales, multiscale.scale_tables(tissue, scales).values(), strict=True):
-        write_table(table, path)
+    paths, neighbours = job.present("filtered", job.params.samples), job.params.neighbours
+    sizes = {}
+    for sample, path in paths.items():
+        with CountsFile(path) as counts:
+            sizes[sample] = counts.n_obs
+    small = multiscale.too_small(sizes, neighbours)
+    sizes = {sample: size for sample, size in sizes.items() if sample not in small}
+    notes = [*small.values(), *multiscale.left_out(sizes, neighbours)]
+    for note in notes:
+        job.log.warning("%s", note)
+    job.output.notes.write_text(json.dumps({"warnings": notes}, indent=1) + "\n", encoding="utf-8")
+    tissue = read_tissue({sample: paths[sample] for sample in sizes}, seed=job.params.seed)
+    scales = multiscale.domains_at_scales(tissue, n, neighbours, job.params.seed)
+    tables = multiscale.scale_tables(tissue, scales)
+    for sample, path in zip(job.params.samples, job.output.scales, strict=True):
+        if sample in tables:
+            write_table(tables[sample], path)
+        else:
+            job.leave_out(path, Gap(small.get(sample, f"nothing is left of {sample}")))
     tree, persistence = multiscale.tree(scales), multiscale.persistence(scales)
     tree.to_csv(job.output.tree, sep="\t", index=False, float_format="%.5g")
     persistence.to_csv(job.output.persistence, sep="\t", index=False, float_format="%.5g")
@@ -25,4 +43,4 @@ def main(job):
     domain_figures.tree_figure(tree, persistence, colours, job.output.figure, unit)
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["filtered"])

@@ -15,8 +15,11 @@ def main(job):
     rows = read_metrics(job.input.metrics)
     write_metrics(rows, job.output.metrics)
     found = domain_scores.verdict(rows, job.params.method)
-    notes = json.loads(open(job.input.notes, encoding="utf-8").read())["notes"]
+    notes = json.loads(open(job.input.notes, encoding="utf-8").read()).get("notes", [])
     findings = json.loads(open(job.input.findings, encoding="utf-8").read())
+    scales = json.loads(open(job.input.scale_notes, encoding="utf-8").read())
+    found["not_computed"] = [said["not_computed"] for said in (scales, findings) if said.get("not_computed")]
+    found["warnings"] += scales["warnings"]
     found["texts"] += [f"Niches, {note}." for note in notes] + findings["texts"]
     found["warnings"] += findings["warnings"]
     for text in found["texts"] + found["warnings"]:
@@ -25,4 +28,4 @@ def main(job):
     domain_figures.scores_figure(rows, pd.read_csv(job.input.numbers, sep="\t"), job.output.figure)
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["notes", "scale_notes", "findings"])

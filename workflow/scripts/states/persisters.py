@@ -9,20 +9,27 @@ def main(job):
 
     import pandas as pd
 
+    from histoweft import gaps
+    from histoweft.errors import NotComputed
     from histoweft.metrics import read_metrics, write_metrics
     from histoweft.states import contrast, figures, niches, score, tissue
 
     params = job.params
     facts = {
         sample: json.loads(open(path, encoding="utf-8").read())
-        for sample, path in zip(params.samples, job.input.facts, strict=True)
+        for sample, path in job.present("facts", params.samples).items()
     }
-    rows = score.mean_rows(pd.concat([read_metrics(path) for path in job.input.metrics], ignore_index=True))
+    if not facts:
+        raise NotComputed("the states of no section are known")
+    scores = job.present("metrics", params.samples).values()
+    rows = score.mean_rows(pd.concat([read_metrics(path) for path in scores], ignore_index=True))
     patients = {sample: row["patient"] for sample, row in params.rows.items()}
     levels = {sample: str(row.get(params.column, "")) for sample, row in params.rows.items()}
     compared = contrast.contrast_table(score.measures(facts), patients, levels, params.levels, params.seed)
     around, partners = {}, {}
     for sample, found in params.around.items():
+        if gaps.first(found.values()):
+            continue
         inputs = [found[name] for name in ("filtered", "graph", "states")]
         around[sample], partners[sample] = tissue.around_persisters(*inputs, found, params.target_sum, params.seed)
     around = niches.combine(around, tissue.NICHE_KEYS)
@@ -42,4 +49,4 @@ def main(job):
     figures.study_figure(shares, compared, around, partners, job.output.figure)
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["*"])

@@ -8,11 +8,36 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from histoweft import gaps
 from histoweft.cohort import bulk, contrasts, microenvironment, patients, pseudobulk, signatures
 from histoweft.cohort.features import COLUMN_TABLE, feature_columns
 from histoweft.cohort.gather import Gathered, gather
 from histoweft.cohort.groups import compared
 from histoweft.errors import InputError
+
+
+def there(files: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Leave out tables that could not be computed, and samples without counts or states.
+
+    Parameters
+    ----------
+    files
+        Sample to its tables by name.
+
+    Returns
+    -------
+    files
+        Those that are there.
+    words
+        What is missing of which sample.
+    """
+    found, words = {}, []
+    for sample, tables in files.items():
+        missing = {name: gap for name, path in tables.items() if (gap := gaps.of(path))}
+        words += [f"{sample}: no {name.replace('_', ' ')}. {gap.words}" for name, gap in missing.items() if gap.failed]
+        if not missing.keys() & {"filtered", "states"}:
+            found[sample] = {name: path for name, path in tables.items() if name not in missing}
+    return found, words
 
 
 def gather_study(

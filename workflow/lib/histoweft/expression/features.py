@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.errors import InputError
+from histoweft.errors import InputError, NotComputed
 from histoweft.expression.qc import select
 from histoweft.io import CountsFile, CsrWriter, add_elements, atomic
 from histoweft.linalg import Components, pca
@@ -188,7 +188,7 @@ def rank_genes(counts: CountsFile, options: FeatureOptions) -> tuple[pd.DataFram
         raise InputError.one(where, repr(options.flavour), f"one of {', '.join(FLAVOURS)}")
     if counts.n_obs < 2 or counts.n_vars < 1:
         found = f"{counts.n_obs} barcodes and {counts.n_vars} genes left after QC"
-        raise InputError.one(counts.path, found, "two barcodes or more", "Loosen expression.qc.")
+        raise NotComputed(f"{found}; features need two barcodes or more", "expression.qc")
     moments = _moments(counts, options.target_sum if options.flavour == "seurat" else None)
     if options.flavour == "seurat":
         table, score = dispersion_table(moments.mean, moments.variance), "dispersions_norm"

@@ -13,6 +13,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from histoweft import gaps
+
 NOTHING = "–"
 """What stands in a cell that has no value."""
 
@@ -158,7 +160,7 @@ def notice(kind: str, title: str, items: Sequence[Any]) -> Html:
     Parameters
     ----------
     kind
-        ``warning``, ``good`` or ``plain``.
+        ``warning``, ``good``, ``plain`` or ``absent``.
     title
         Its heading; may be empty.
     items
@@ -170,6 +172,11 @@ def notice(kind: str, title: str, items: Sequence[Any]) -> Html:
         body = Html("<ul>{}</ul>").format(joined(Html("<li>{}</li>").format(item) for item in items))
     head = Html('<p class="head">{}</p>').format(title) if title else ""
     return Html('<div class="notice {}" role="note">{}{}</div>').format(kind, head, body)
+
+
+def missing(gap: gaps.Gap, what: str = "") -> Html:
+    """Return what stands in place of a result that is not there: grey, or as a warning where a job failed."""
+    return notice("warning" if gap.failed else "absent", what, [portable(gap.words)])
 
 
 def remark(text: str) -> Html:
@@ -299,6 +306,8 @@ def figure(path: str | os.PathLike, alt: str, caption: Any, anchor: str = "", so
     source
         Markup under the caption: where the picture comes from.
     """
+    if gap := gaps.of(path):
+        return joined([Html('<div id="{}"></div>').format(anchor) if anchor else "", missing(gap, alt)])
     content = Path(path).read_bytes()
     width, height = (round(DISPLAYED * pixels) for pixels in png_size(content))
     address = data_uri(content, "image/png") if len(content) < LARGE else _webp(path)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from histoweft import gaps
 from histoweft.report import render, trace
 from histoweft.report.facts import FROM_IMAGE_TITLE, PLATFORMS, chosen_stability, sample_facts
 from histoweft.report.html import (
@@ -22,6 +23,7 @@ from histoweft.report.html import (
     paragraph,
     percent,
     plain,
+    portable,
     portable_values,
     remark,
     section,
@@ -68,10 +70,12 @@ def write(
     sources
         Where the inputs come from; see `trace.addresses`.
     """
+    inputs = {name: path for name, path in inputs.items() if isinstance(path, list) or not gaps.of(path)}
     names = ("counts", "filtered", "clusters", "qc", "stability", "metrics", "warnings")
     facts = sample_facts(**{name: inputs[name] for name in names}, resolution=config["expression"]["resolution"],
                          stain=inputs.get("stain"))  # fmt: skip
     facts["sample"] = sample
+    facts["read_as"] = read_as(inputs["counts"])
     Path(facts_path).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
     parameters = {
         "facts": facts,
@@ -115,6 +119,23 @@ def warnings(facts: dict[str, Any]) -> Html:
     if not found:
         return notice("good", "No warnings", ["Reading, quality control and clustering had nothing to report."])
     return notice("warning", f"{len(found)} warning{'s' if len(found) > 1 else ''}", [remark(text) for text in found])
+
+
+def read_as(counts: str | os.PathLike) -> dict[str, str]:
+    """Return what was taken where a file left a choice: topic to words; empty where ingest noted nothing."""
+    from histoweft.io import CountsFile
+
+    with CountsFile(counts) as file:
+        found = file.uns.get("histoweft", {}).get("read_as", {})
+    return {str(topic): portable(str(taken)) for topic, taken in found.items()} if isinstance(found, Mapping) else {}
+
+
+def how_read(facts: dict[str, Any]) -> Html:
+    """Return what was taken from the files where they left a choice, nothing where they left none."""
+    taken = facts.get("read_as") or {}
+    if not taken:
+        return Html("")
+    return section("How the files were read", table(["What", "Taken"], [list(row) for row in taken.items()]))
 
 
 def key_facts(facts: dict[str, Any]) -> Html:

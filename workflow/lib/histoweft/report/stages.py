@@ -8,9 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from histoweft import gaps
 from histoweft.report import trace
 from histoweft.report.facts import FROM_IMAGE_TITLE
-from histoweft.report.html import Html, caption, figure, folded, joined, notice, paragraph, section, slug, table
+from histoweft.report.html import (
+    Html,
+    caption,
+    figure,
+    folded,
+    joined,
+    missing,
+    notice,
+    paragraph,
+    portable,
+    section,
+    slug,
+    table,
+)
 from histoweft.report.scores import HELD_OUT
 
 INTEGRATION_TITLE = "Integration"
@@ -131,6 +145,8 @@ def _answering(stage: str, texts: Sequence[str]) -> tuple[list[str], int]:
 
 def read_verdict(path: str) -> dict[str, Any]:
     """Read the verdict of a stage, empty without one."""
+    if path and (gap := gaps.of(path)):
+        return {"warnings": [gap.words] if gap.failed else [], "not_computed": [gap.words]}
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
 
 
@@ -139,6 +155,8 @@ def _section(
 ) -> Html:
     said = read_verdict(parts.get("verdict", ""))
     content = []
+    if said.get("not_computed"):
+        content.append(notice("absent", "", [portable(text) for text in said["not_computed"]]))
     if texts := _texts(said):
         content += [notice("plain", "What was found", texts), trace.line(parts["verdict"], traced)]
     if cautions := said.get("warnings"):
@@ -166,6 +184,8 @@ def _figure(
 def _table(path: str, name: str, captions: Mapping[str, str], traced: Mapping[str, Mapping[str, Any]]) -> list[Html]:
     import pandas as pd
 
+    if gap := gaps.of(path):
+        return [missing(gap, _first_sentence(captions[name]))]
     frame = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
     rows: Sequence[Any] = (
         frame.head(MOST_ROWS).astype(object).where(lambda cell: cell.notna(), None).to_numpy().tolist()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from histoweft import failures
+from histoweft import failures, gaps
 from histoweft.report import render, run_record, stages, trace
 from histoweft.report.facts import FROM_IMAGE_TITLE, PLATFORMS, chosen_stability
 from histoweft.report.html import (
@@ -19,6 +19,7 @@ from histoweft.report.html import (
     figure,
     folded,
     joined,
+    missing,
     notice,
     number,
     paragraph,
@@ -130,6 +131,7 @@ def write(
         "config": portable_values(config),
         "sheet": sheet_rows(samples, config),
         "facts": [str(path) for path in inputs.get("facts") or []],
+        "failed": failed_jobs(Path(output).parents[1]),
         "left_out": left_out(excluded, Path("logs") / config["study"]),
         "pictures": dict(zip(samples, map(str, inputs.get("pictures") or []), strict=True)),
         "metrics": str(inputs["metrics"]),
@@ -159,7 +161,7 @@ def write(
 
 def read_facts(paths: Sequence[str | os.PathLike]) -> list[dict[str, Any]]:
     """Read the facts of each sample."""
-    return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths]
+    return [json.loads(Path(path).read_text(encoding="utf-8")) for path in paths if not gaps.of(path)]
 
 
 def left_out(excluded: Sequence[str], logs: str | os.PathLike) -> list[dict[str, str]]:
@@ -297,6 +299,34 @@ def _warning(stage: str, text: str, names: Sequence[str]) -> Html:
     return joined([joined(head, ", "), ": ", remark(text)])
 
 
+def failed_jobs(results: str | os.PathLike) -> list[str]:
+    """Return each job that failed and left gaps below a folder: its rule, its sample, why, and its log."""
+    marks = Path(results).rglob(f"*{gaps.SUFFIX}")
+    found = [gaps.of(str(mark).removesuffix(gaps.SUFFIX)) for mark in marks]
+    return sorted({portable(gap.reason) for gap in found if gap.failed})
+
+
+def failed(jobs: Sequence[str]) -> Html:
+    """Return what is missing from the page because jobs failed; nothing after a whole run."""
+    title = "Parts of this study failed, and this page was made from the rest"
+    return notice("warning", title, list(jobs)) if jobs else Html("")
+
+
+def how_read(facts: list[dict[str, Any]]) -> Html:
+    """Return what was taken where files left a choice, samples read alike on one line; nothing where they left none."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for f in facts:
+        for topic, taken in (f.get("read_as") or {}).items():
+            found.setdefault((topic, taken), []).append(f["sample"])
+    if not found:
+        return Html("")
+    rows = []
+    for (topic, taken), names in found.items():
+        rows.append([topic, taken, "all" if len(names) == len(facts) else ", ".join(names)])
+    shown = table(["What", "Taken", "Samples"], rows, tall=len(rows) > 20)
+    return section("How the files were read", folded(f"{len(rows)} choices", shown) if len(rows) > 8 else shown)
+
+
 def excluded(left_out: Sequence[Mapping[str, str]]) -> Html:
     """Return which samples of the sheet are missing from the study and why; nothing where all are in it."""
     if not left_out:
@@ -421,6 +451,8 @@ def integration(
     if not verdict:
         return Html("")
     said = stages.read_verdict(verdict)
+    if gap := gaps.of(verdict):
+        return section(stages.INTEGRATION_TITLE, missing(gap))
     best, text = str(said.get("best", "")), str(said.get("text", ""))
     floor_won = best.removeprefix("floor:") == "none"
     title = "Doing nothing was best" if floor_won else f"Best: {best}" if best else "Verdict"
@@ -514,6 +546,8 @@ def histology(
     imaged = [f for f in facts if f.get("histology")]
     if not imaged:
         return Html("")
+    if predicted["verdict"] and (gap := gaps.of(predicted["verdict"])):
+        return section(FROM_IMAGE_TITLE, missing(gap))
     said, frame = stages.read_verdict(predicted["verdict"]), read_scores(metrics)
     scored = from_image(frame)
     pictures = {

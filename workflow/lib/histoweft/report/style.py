@@ -79,6 +79,7 @@ pre code { background: none; padding: 0; font-size: 1em; }
 .notice.warning .head { color: var(--warn); }
 .notice.good { background: var(--good-back); border-color: var(--good-line); }
 .notice.good .head { color: var(--good); }
+.notice.absent { background: var(--card); border-color: var(--soft); color: var(--soft); border-style: dashed; }
 .notice.plain { background: var(--card); }
 .numbers {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(11.4rem, 1fr)); gap: 0.8rem; margin: 0 0 1rem;

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from histoweft.errors import InputError
+from histoweft.errors import InputError, NotComputed
 from histoweft.graph.leiden import by_size
 from histoweft.plotting import spacing
 from histoweft.space import domains
@@ -16,6 +16,8 @@ from histoweft.space.views import Tissue, View, averaging, iterate_views, neares
 
 SCALES = (6, 18, 36, 90)
 """Points averaged over, from fine to coarse: about one, two, three and five rings of a hexagonal lattice."""
+
+OPTION = "space.multiscale.neighbours"
 
 PERSISTS = 0.5
 """Overlap from which a domain counts as the same at the next scale."""
@@ -42,15 +44,55 @@ class Scales:
     radius: tuple[float, ...]
 
 
-def check_scales(neighbours: Sequence[int], smallest: int) -> None:
-    """Refuse scales that do not rise, or that are wider than a section."""
-    where = "config: space.multiscale.neighbours"
-    given = ", ".join(map(str, neighbours))
+def check_scales(neighbours: Sequence[int]) -> None:
+    """Refuse scales that do not rise."""
     if list(neighbours) != sorted(set(neighbours)):
-        raise InputError.one(where, given, "numbers that rise, from fine to coarse")
-    if smallest // 8 < neighbours[0]:
-        hint = f"The smallest section has {smallest} points; an average takes in an eighth of them at most."
-        raise InputError.one(where, given, f"a first scale of {smallest // 8} or fewer", hint)
+        given = ", ".join(map(str, neighbours))
+        raise InputError.one(f"config: {OPTION}", given, "numbers that rise, from fine to coarse")
+
+
+def too_small(sizes: Mapping[str, int], neighbours: Sequence[int] = SCALES) -> dict[str, str]:
+    """Say which sections cannot bear the finest scale.
+
+    Parameters
+    ----------
+    sizes
+        Sample to its number of points.
+    neighbours
+        Points averaged over, rising; an average takes in an eighth of a section at most.
+
+    Returns
+    -------
+    Sample to the reason, in words.
+
+    Raises
+    ------
+    NotComputed
+        No section is large enough.
+    """
+    check_scales(neighbours)
+    needed = 8 * neighbours[0]
+    found = {
+        sample: f"{sample} has {size} points; domains at several scales need {needed}. Option: {OPTION}."
+        for sample, size in sizes.items()
+        if size < needed
+    }
+    if len(found) == len(sizes):
+        raise NotComputed(f"no section has the {needed} points that domains at several scales need", OPTION)
+    return found
+
+
+def left_out(sizes: Mapping[str, int], neighbours: Sequence[int]) -> list[str]:
+    """Say which of the wider scales the smallest section cannot bear, nothing where it bears all."""
+    sample = min(sizes, key=sizes.__getitem__)
+    wide = [k for k in neighbours if k > sizes[sample] // 8]
+    if not wide:
+        return []
+    told = ", ".join(map(str, wide))
+    return [
+        f"Domains over {told} neighbours are left out: {sample} has {sizes[sample]} points, and an average takes in an "
+        f"eighth of a section at most. Option: {OPTION}."
+    ]
 
 
 def domains_at_scales(
@@ -72,7 +114,7 @@ def domains_at_scales(
         Number of the most spatially variable genes.
     """
     smallest = int(tissue.sizes.min())
-    check_scales(neighbours, smallest)
+    too_small(dict(zip(tissue.samples, map(int, tissue.sizes))), neighbours)
     domains.check_number(n, int(tissue.sizes.sum()))
     kept = [k for k in neighbours if k <= smallest // 8]
     blind = next(iter(iterate_views(tissue, [View(min(genes, len(tissue.genes)), False, 0)], depth=30)))[1]

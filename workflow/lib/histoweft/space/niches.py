@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.errors import InputError
+from histoweft.errors import InputError, NotComputed
 from histoweft.graph.leiden import by_size
 from histoweft.io import CountsFile, read_table
 from histoweft.significance import LEVEL, adjust, design, rearranged
@@ -135,7 +135,9 @@ def find_niches(
     Raises
     ------
     InputError
-        There are fewer different surroundings than niches.
+        There are fewer different surroundings than the niches that the config asks for.
+    NotComputed
+        All surroundings are alike.
 
     Notes
     -----
@@ -145,7 +147,9 @@ def find_niches(
     different = len(np.unique(points.round(4), axis=0))
     if different < (n or 2):
         found = f"{different} different surroundings"
-        raise InputError.one("config: space.niches.n", n or "null", f"at most {different}", f"There are {found}.")
+        if n:
+            raise InputError.one("config: space.niches.n", n, f"at most {different}", f"There are {found}.")
+        raise NotComputed(f"there are {found}; niches need two", "space.niches.n")
     sizes = [len(one) for one in compositions]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rows = np.concatenate([start + drawn for start, drawn in zip(starts, draw_rows(sizes, seed))])

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.errors import InputError
+from histoweft.errors import InputError, NotComputed
 from histoweft.io import CountsFile
 from histoweft.normalise import normalise
 from histoweft.space.graph import Section, read_section
@@ -35,6 +35,7 @@ _ADJACENT = 6
 _PROJECTED = 60
 _WHERE = "space.domains: genes of all sections"
 _FEWEST_GENES = 4
+_FEWEST_POINTS = 10
 _BLOCK = 2_048
 
 
@@ -117,10 +118,10 @@ def read_tissue(paths: Mapping[str, str | os.PathLike], n_genes: int = max(GENES
 
 def _read(opened: Mapping[str, CountsFile], n_genes: int, seed: int) -> Tissue:
     sections = [read_section(counts) for counts in opened.values()]
-    for counts in opened.values():
-        if counts.n_obs < 10:
-            hint = "Loosen expression.qc, or take the section out of the sheet."
-            raise InputError.one(counts.path, f"{counts.n_obs} barcodes", "ten or more", hint)
+    for sample, counts in opened.items():
+        if counts.n_obs < _FEWEST_POINTS:
+            found = f"{sample} has {counts.n_obs} barcodes, domains need {_FEWEST_POINTS} or more in every section"
+            raise NotComputed(f"{found}; loosen the filters, or take the section out of the sheet", "expression.qc")
     apart = "Samples of two species cannot be joined by their genes: give each species a study of its own."
     if faults := disagreement({sample: species_of(counts) for sample, counts in opened.items()}, _WHERE, apart):
         raise InputError(faults)
@@ -133,8 +134,8 @@ def _read(opened: Mapping[str, CountsFile], n_genes: int, seed: int) -> Tissue:
         moran += _sampled_moran(counts, section.xy, total, cols, rows, target) / len(opened)
     order = np.argsort(-moran, kind="stable")[: min(n_genes, int((moran > -1).sum()))]
     if len(order) < _FEWEST_GENES:
-        where, found = f"{', '.join(opened)}: genes", f"{len(order)} that vary in every section"
-        raise InputError.one(where, found, f"at least {_FEWEST_GENES}", "Domains need more genes.")
+        found = f"{len(order)} genes vary in every section ({', '.join(opened)})"
+        raise NotComputed(f"{found}; domains need at least {_FEWEST_GENES}", "expression.qc.min_spots")
     values = []
     for counts, total, cols in zip(opened.values(), totals, columns):
         parts = [normalise(chunk[:, cols[order]], target, total[where]) for where, chunk in counts.chunks()]

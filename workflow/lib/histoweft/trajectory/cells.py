@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from histoweft.copies import fingerprints, first_of
-from histoweft.errors import InputError, nearest
+from histoweft.errors import InputError, NotComputed, nearest
 from histoweft.io import CountsFile, group_names
 from histoweft.linalg import pca
 
@@ -116,7 +116,7 @@ def choose(labels: np.ndarray, groups: list[str], where: str = "config: trajecto
     chosen = np.isin(labels, groups) if groups else np.ones(len(labels), dtype=bool)
     if chosen.sum() < FEWEST_CELLS:
         found = f"{int(chosen.sum())} cells in {', '.join(groups) or 'the sample'}"
-        raise InputError.one(where, found, f"{FEWEST_CELLS} or more", "A trajectory needs cells all along its way.")
+        raise NotComputed(f"{found}; a trajectory needs {FEWEST_CELLS} or more", where.removeprefix("config: "))
     return chosen
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from histoweft.errors import HistoweftError
+from histoweft.errors import HistoweftError, NotComputed
 
 DENSE_CELLS = 2_000
 """Up to so many cells all eigenvectors are computed, where an iteration did not converge."""
@@ -78,7 +78,7 @@ def slow_subspace(transitions: sp.csr_matrix, k: int, seed: int = 0, notes: list
     asked = min(k + 2, n - 2)
     start = np.random.default_rng(seed).random(n)
     if asked < 2:
-        raise HistoweftError(f"macrostates: {n} cells are too few for a trajectory")
+        raise NotComputed(f"macrostates: {n} cells are too few for a trajectory", "trajectory.samples")
     if n <= 3 * asked:
         values, vectors = np.linalg.eig(transitions.toarray())
     else:
