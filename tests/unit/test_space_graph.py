@@ -121,7 +121,7 @@ def two_sections(shift):
         (two_sections(0), "visium", "on a place that another one holds"),
         (two_sections((30, 10)), "visium", "two lattices on one another"),
         (two_sections((30, 10)), "h5ad", "two lattices on one another"),
-        (np.vstack([cells(100), cells(100)]), "xenium", "100 of 200 observations on a place"),
+        (np.vstack([cells(100)] * 3), "xenium", "200 of 300 observations on a place"),
         (np.zeros((40, 2)), "xenium", "all 40 observations on one point"),
         (np.repeat(np.column_stack([np.arange(10.0), np.zeros(10)]), 2, axis=0), "xenium", "on one line"),
     ],
