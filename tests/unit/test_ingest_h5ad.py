@@ -447,3 +447,21 @@ def test_real_files_hold_what_they_hold(real_data):
     assert "bregma=" in refused(folder, options={"counts": "as_is"})
     seen = read(SampleInput("b", "h5ad", real_data / "starmap_visual_cortex_BY3_1k" / "starmap_BY3_1k.h5ad", mpp=0.1))
     assert seen.counts.shape == (1549, 1020)
+
+
+def test_frames_of_the_first_anndata_versions(tmp_path):
+    path = cases.h5ad(tmp_path / "a.h5ad")
+    obs = np.array(
+        [(name.encode(), i % 2) for i, name in enumerate(cases.barcodes())], [("index", "S16"), ("type", "i1")]
+    )
+    var = np.array(
+        [(gene.encode(), b"ENSG%011d" % i) for i, gene in enumerate(cases.GENES)],
+        [("index", "S16"), ("gene_ids", "S16")],
+    )
+    with h5py.File(path, "r+") as handle:
+        del handle["obs"], handle["var"]
+        handle["obs"], handle["var"] = obs, var
+        handle["uns/type_categories"] = np.array([b"neuron", b"glia"])
+    section = read(SampleInput("s", "h5ad", path, labels="type"))
+    assert list(section.obs["label"][:3]) == ["neuron", "glia", "neuron"]
+    assert list(section.var["gene_id"][:2]) == ["ENSG00000000000", "ENSG00000000001"]

@@ -115,11 +115,13 @@ def log_evidence(counts: sparse.csr_matrix, stated: bool = False) -> str:
         Whether the file says that the logarithm was taken.
     """
     filled = np.flatnonzero(np.diff(counts.indptr) > 0)
-    rows = counts[filled[:: max(1, len(filled) // 500)][:500]]
+    rows = counts[filled[:: max(1, len(filled) // 500)][:500]].astype(np.float64)
+    rows.eliminate_zeros()
+    rows = rows[np.diff(rows.indptr) > 0]
     largest = float(rows.data.max()) if rows.nnz else 0.0
     if rows.nnz == 0 or largest > 40 or (rows.data < 0).any():
         return ""
-    values = rows.data.astype(np.float64)
+    values = rows.data
     starts = rows.indptr[:-1]
     if _multiples(values, starts):
         return ""  # whole multiples as they stand: counts divided by something, no logarithms

@@ -426,10 +426,16 @@ def _frame(handle, name: str) -> pd.DataFrame:
     from histoweft.io import read_element
 
     group = handle[name]
-    if isinstance(group, h5py.Dataset):  # anndata < 0.7: one compound data set
-        records = pd.DataFrame(group[:])
+    if isinstance(group, h5py.Dataset):  # anndata < 0.7: one compound data set, texts as bytes
+        records = pd.DataFrame.from_records(group[:])
+        for column in records.columns[[kind.kind == "O" for kind in records.dtypes]]:
+            records[column] = decode(records[column].to_numpy())
+        for column in records:  # categories of such files stand in uns, codes in the frame
+            if name == "obs" and f"uns/{column}_categories" in handle:
+                levels = decode(handle[f"uns/{column}_categories"][:])
+                records[column] = pd.Categorical.from_codes(records[column].to_numpy(), levels)
         key = "index" if "index" in records else records.columns[0]
-        return records.set_index(pd.Index(decode(records[key].to_numpy()))).drop(columns=key)
+        return records.set_index(pd.Index(records[key])).drop(columns=key)
     index = group.attrs.get("_index", "_index")
     if "encoding-type" in group[index].attrs:
         return read_element(group)
