@@ -514,19 +514,14 @@ def one_place_wrong(root, damage, truth, encoding):
     change_table(root, encoding, change)
 
 
-@kind("xenium", "h5ad")
+@kind("xenium")
 def one_cell_nowhere(root, damage, truth, encoding):
-    """One cell's position is no number."""
-    if encoding.platform == "xenium":
-        change_table(
-            root,
-            encoding,
-            lambda frame: frame.assign(x_centroid=_put(frame["x_centroid"].to_numpy(float), damage, np.nan)),
-        )
-    elif encoding.h5ad.coordinates in ("obsm", "obsm_3d"):
-        change_h5(
-            root, lambda handle: rewrite(handle, "obsm/spatial", _put(handle["obsm/spatial"][()], damage, np.nan))
-        )
+    """One cell's position is no number (in an h5ad such cells are left out with a warning: programs write them so)."""
+    change_table(
+        root,
+        encoding,
+        lambda frame: frame.assign(x_centroid=_put(frame["x_centroid"].to_numpy(float), damage, np.nan)),
+    )
 
 
 # ------------------------------------------------------------------------------------- files of another sample

@@ -158,13 +158,6 @@ KNOWN_BY_REASON = {
         "order-visium",
     ],
     "cell_id as the index of a parquet table is not found": ["encoding-xenium", "order-xenium"],
-    "row numbers taken for names of genes; columns imagerow, imagecol; text of old frames stays bytes": [
-        "encoding-h5ad",
-        "compression_by_another_name-h5ad",
-        "other_characters-h5ad",
-        "part_lost-h5ad",
-        "one_cell_nowhere-h5ad",
-    ],
     "a column of spot names that is not the first is not found": ["encoding-st", "order-st"],
     "places that the matrix and the table do not share are dropped with a warning": [
         "row_lost-visium",
@@ -174,7 +167,6 @@ KNOWN_BY_REASON = {
     "half a pair of pixel columns: array positions stand in": [
         "column_lost-st",
         "column_renamed-st",
-        "column_named_twice-st",
     ],
     "a place far off the array is kept": ["one_place_wrong-visium_hd", "one_place_wrong-st"],
     "the cells table's own transcript counts are not compared with the matrix": ["cells_of_another-xenium"],
