@@ -68,7 +68,9 @@ def make_pages(arguments: list[str]) -> None:
 
     print("Making the pages from what there is ...", file=sys.stderr)
     now = time.time()
-    command = ["snakemake", "--drop-metadata", *arguments, "--", "pages"]
+    # Pages of an earlier run would else count as up to date.
+    forced = ["--forcerun", "report_sample", "report_study", "explorer_sample"]
+    command = ["snakemake", *forced, "--drop-metadata", *arguments, "--", "pages"]
     code, _ = wait_for(command, os.environ | {gaps.PARTIAL: "1"})
     studies = {mark.relative_to("results").parts[0] for mark in Path("results").rglob(f"*{gaps.SUFFIX}")
                if mark.stat().st_mtime >= now}  # fmt: skip
