@@ -276,11 +276,55 @@ def test_visium_barcode_suffix_is_repaired(tmp_path):
     np.testing.assert_allclose(section.xy_px[:, 0], frame["pxl_col_in_fullres"])
 
 
-def test_visium_partial_overlap_drops_and_counts(tmp_path):
-    section = read(SampleInput("s1", "visium", cases.visium(tmp_path, frame=cases.positions().iloc[:30])))
-    assert section.counts.shape[0] == 30
-    assert section.dropped["without_position"] == 6
-    assert any("6 of 36 barcodes" in w.message for w in section.warnings)
+def test_visium_positions_that_lack_spots_of_the_matrix_are_a_fault(tmp_path):
+    """The two are written by one run: places were dropped with a warning before."""
+    with pytest.raises(InputError, match="6 of 36 barcodes of the matrix without a row"):
+        read(SampleInput("s1", "visium", cases.visium(tmp_path, frame=cases.positions().iloc[:30])))
+
+
+@pytest.mark.parametrize("platform", ["visium", "visium_hd", "st"])
+@pytest.mark.parametrize("there", [1e9, -1e6, 700.0])
+def test_a_place_off_the_array_is_a_fault(platform, there, tmp_path):
+    if platform == "st":
+        path, _, frame = cases.st(tmp_path, image=False)
+        frame.loc[3, "pixel_y"] = there
+        cases.text(tmp_path / "A1_selection.tsv", frame.to_csv(sep="\t", index=False))
+    else:
+        path = cases.visium_hd(tmp_path) if platform == "visium_hd" else cases.visium(tmp_path, images=())
+        frame = cases.positions()
+        table = next(tmp_path.rglob("*008um/**/*.parquet"), tmp_path / "spatial" / "tissue_positions.csv")
+        frame = pd.read_parquet(table) if platform == "visium_hd" else frame
+        frame.loc[3, "pxl_row_in_fullres"] = there
+        frame.to_parquet(table) if platform == "visium_hd" else cases.text(table, frame.to_csv(index=False))
+    with pytest.raises(InputError, match=r"pixels off the array \(1 of"):
+        read(SampleInput("s1", platform, path, image="none"))
+
+
+def test_places_that_a_person_moved_a_little_are_no_fault(tmp_path):
+    frame = cases.positions()
+    moved = np.random.default_rng(0).uniform(-20, 20, (len(frame), 2))
+    frame[["pxl_row_in_fullres", "pxl_col_in_fullres"]] += moved
+    assert read(SampleInput("s1", "visium", cases.visium(tmp_path, frame=frame))).counts.shape[0] == 36
+
+
+def test_scale_factors_of_another_magnification_are_a_fault(tmp_path):
+    with pytest.raises(InputError, match="spot_diameter_fullres 130; expected about 55"):
+        read(SampleInput("s1", "visium", cases.visium(tmp_path / "a", factors={"spot_diameter_fullres": 130})))
+    path = cases.visium_hd(tmp_path / "b")
+    cases.scalefactors(next(path.rglob("*008um/spatial")), microns_per_pixel=0.25)
+    with pytest.raises(InputError, match=r"microns_per_pixel 0\.25; expected about 0\.5"):
+        read(SampleInput("s1", "visium_hd", path))
+
+
+def test_xenium_cells_of_another_sample_are_a_fault(tmp_path):
+    frame = cases.xenium(tmp_path)
+    frame["transcript_counts"] = cases.counts(20).toarray().sum(axis=1)
+    cases.text(tmp_path / "cells.csv.gz", frame.to_csv(index=False))
+    assert read(SampleInput("s1", "xenium", tmp_path)).counts.shape == (20, 8)
+    frame["transcript_counts"] = frame["transcript_counts"].to_numpy()[::-1]
+    cases.text(tmp_path / "cells.csv.gz", frame.to_csv(index=False))
+    with pytest.raises(InputError, match="another number of transcripts"):
+        read(SampleInput("s1", "xenium", tmp_path))
 
 
 def test_visium_positions_in_another_order_are_matched_by_barcode(tmp_path):

@@ -310,7 +310,7 @@ def match_barcodes(
     where: str,
     faults: Faults,
     notes: Notes,
-    required: bool = True,
+    complete: bool = False,
 ) -> np.ndarray | None:
     """Return, for each barcode of the matrix, its row in another table (-1 where it has none).
 
@@ -320,8 +320,8 @@ def match_barcodes(
     ----------
     what
         How the table is called in messages: ``positions``.
-    required
-        Whether barcodes without a row are dropped later (said in the warning).
+    complete
+        Whether a barcode without a row is a fault, as one run wrote both; else it is dropped later, with a warning.
     """
     index = pd.Index(others)
     if index.has_duplicates:
@@ -348,9 +348,18 @@ def match_barcodes(
             "These look like two different samples; a -1 suffix on one side only would have been repaired.",
         )
         return None
+    if missing and complete:
+        shown = ", ".join(str(barcodes[i]) for i in np.flatnonzero(rows < 0)[:3])
+        faults.add(
+            where,
+            f"{missing} of {len(rows)} barcodes of the matrix without a row ({shown})",
+            "a row for every barcode, as the two files of one run have",
+            "The table is cut short, edited, or of another sample: take the one written with the matrix. To leave "
+            "spots or cells out, give their names in a table of labels and choose them by the column subset.",
+        )
+        return None
     if missing:
-        fate = "dropped" if required else "left without"
-        notes.add("barcodes_partial", f"{missing} of {len(rows)} barcodes are not in the {what}: {fate}")
+        notes.add("barcodes_partial", f"{missing} of {len(rows)} barcodes are not in the {what}: dropped")
     return rows
 
 
@@ -392,6 +401,39 @@ def mpp_from_lattice(positions: pd.DataFrame, row_um: float, col_um: float, note
             f"the image was stretched; distances in um are off by up to {np.sqrt(long / short) - 1:.0%}",
         )
     return float(1 / np.sqrt(long * short))
+
+
+def check_lattice(positions: pd.DataFrame, where: str, faults: Faults) -> None:
+    """Note a fault where single places lie off the array that all others lie on: a damaged or edited table.
+
+    Parameters
+    ----------
+    positions
+        Frame indexed by barcode with x, y (pixels), array_row, array_col.
+    """
+    grid = np.column_stack([positions[["array_col", "array_row"]].to_numpy(float), np.ones(len(positions))])
+    pixels = positions[["x", "y"]].to_numpy(float)
+    sample = slice(None, None, max(1, len(grid) // 20_000))
+    if len(grid) < 6 or np.linalg.matrix_rank(grid[sample]) < 3:
+        return
+    fit, weight = np.zeros((3, 2)), np.ones(len(grid[sample]))
+    for _ in range(30):  # least absolute deviations by reweighted least squares: single places do not move the fit
+        root = np.sqrt(weight)[:, None]
+        fit, *_ = np.linalg.lstsq(grid[sample] * root, pixels[sample] * root, rcond=None)
+        weight = 1 / np.maximum(np.linalg.norm(pixels[sample] - grid[sample] @ fit, axis=1), 1e-6)
+    off = np.linalg.norm(pixels - grid @ fit, axis=1)
+    step = np.linalg.norm(fit[:2], axis=1).min()
+    lost = np.flatnonzero(off > step)
+    if not len(lost) or len(lost) > 0.2 * len(off) or np.median(off) > 0.1 * step:
+        return
+    x, y = pixels[lost[0]]
+    faults.add(
+        f"{where}, barcode {positions.index[lost[0]]}",
+        f"the place x {x:.6g}, y {y:.6g}, {off[lost[0]]:.4g} pixels off the array ({len(lost)} of {len(off)} are so)",
+        f"about x {(grid @ fit)[lost[0], 0]:.6g}, y {(grid @ fit)[lost[0], 1]:.6g}, as its row and column of the array "
+        "say",
+        "Take the table as it was written: a line of this one is damaged or was edited.",
+    )
 
 
 def check_mpp(

@@ -33,6 +33,8 @@ _PLATFORMS: dict[str, tuple[Callable[..., Discovery], Callable[..., RawSection |
 PLATFORMS = tuple(_PLATFORMS)
 _LOCATE = {"h5ad": h5ad.locate}
 """Platforms that place observations in a second step, when it is known which ones the sheet keeps."""
+# platforms whose run writes a place for every barcode of its matrix
+_COMPLETE = ("visium", "visium_hd", "xenium")
 _ON_LATTICE = ("visium", "visium_hd", "st")
 
 
@@ -346,7 +348,8 @@ def _place(
     from histoweft.ingest import checks
 
     where = str(found.roles.get("positions") or found.roles.get("cells") or raw.counts_where)
-    rows = checks.match_barcodes(raw.barcodes, raw.positions.index, "positions", where, faults, notes)
+    complete = sample.platform in _COMPLETE
+    rows = checks.match_barcodes(raw.barcodes, raw.positions.index, "positions", where, faults, notes, complete)
     if rows is None:
         for name in ("x", "y"):
             obs[name] = np.nan

@@ -219,6 +219,7 @@ class RawSection:
     mpp_estimate: float = NAN  # from the spot pitch
     mpp_source: str = ""
     spot_diameter_um: float = NAN
+    spot_px: float = NAN  # diameter of a spot as the platform's own files say
     image_scale: float = NAN
     image_frame: tuple[float, float] | None = None  # width and height of the full-resolution picture, by other files
     library_ids: list[str] = field(default_factory=list)

@@ -43,6 +43,7 @@ OTHER_NAMES = {
     "pxl_col_in_fullres",
 }  # fmt: skip
 VISIUM_PITCH_UM = 100.0  # centre to centre of neighbouring spots (10x Genomics Visium slide specification)
+DIAMETERS = (0.4, 0.9)  # what Space Ranger's versions call a spot's diameter, as a share of the pitch (0.55 to 0.73)
 VISIUM_SPOT_UM = 55.0  # spot diameter, same source
 
 
@@ -263,6 +264,8 @@ def _spatial(folder: Folder, prefix: str = "") -> Folder:
 
 def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
     """Read one Visium sample: matrix, positions, scale factors."""
+    import numpy as np
+
     from histoweft.ingest import checks
 
     raw = _read(sample, found, faults, notes)
@@ -270,9 +273,13 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
         return None
     pitch = float(sample.option("spot_pitch_um") or VISIUM_PITCH_UM)
     raw.spot_diameter_um = float(sample.option("spot_diameter_um") or VISIUM_SPOT_UM * pitch / VISIUM_PITCH_UM)
+    checks.check_lattice(raw.positions, str(found.roles["positions"]), faults)
     # neighbours in one row are two columns apart; rows lie pitch * sqrt(3) / 2 apart
     raw.mpp_estimate = checks.mpp_from_lattice(raw.positions, row_um=pitch * 3**0.5 / 2, col_um=pitch / 2, notes=notes)
     raw.mpp_source = f"the spot pitch ({pitch:g} um)"
+    spot = raw.spot_px * raw.mpp_estimate / pitch
+    if np.isfinite(spot) and sample.option("spot_pitch_um") is None and not DIAMETERS[0] < spot < DIAMETERS[1]:
+        _other_scale(found, f"spot_diameter_fullres {raw.spot_px:.4g}", raw.spot_px / spot * 0.55, faults)
     return raw
 
 
@@ -285,9 +292,22 @@ def read_hd(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes)
         return None
     bin_um = float(sample.option("bin_um"))
     raw.spot_diameter_um = float(sample.option("spot_diameter_um") or bin_um)
+    checks.check_lattice(raw.positions, str(found.roles["positions"]), faults)
     raw.mpp_estimate = checks.mpp_from_lattice(raw.positions, row_um=bin_um, col_um=bin_um, notes=notes)
     raw.mpp_source = f"the bin size ({bin_um:g} um)"
+    if abs(raw.mpp / raw.mpp_estimate - 1) > float(sample.option("mpp_tolerance")):
+        _other_scale(found, f"microns_per_pixel {raw.mpp:.4g}", raw.mpp_estimate, faults)
     return raw
+
+
+def _other_scale(found: Discovery, said: str, wanted: float, faults: Faults) -> None:
+    """Note that the scale factors are of a section under another magnification than the positions."""
+    faults.add(
+        str(found.roles["scalefactors"]),
+        said,
+        f"about {wanted:.4g}, as the distances in {found.roles['positions'].name} say",
+        "These are the scale factors of another section: give those written with the positions.",
+    )
 
 
 def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -> RawSection | None:
@@ -316,6 +336,7 @@ def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -
         **matrix,
         positions=positions,
         mpp=_positive(scale.get("microns_per_pixel")),
+        spot_px=_positive(scale.get("spot_diameter_fullres")),
         image_scale=image_scale,
         image_frame=frame,
         counts_where=str(found.roles["matrix"]),

@@ -149,6 +149,7 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
     # arrays with ~2000 spots interleave two lattices: only every second place of their finer grid holds a spot
     parity = (positions["array_row"] + positions["array_col"]) % 2
     unit = pitch / 2 if len(parity) > 1 and parity.nunique() == 1 else pitch
+    checks.check_lattice(positions, str(found.roles.get("positions", path)), faults)
     estimate = checks.mpp_from_lattice(positions, row_um=unit, col_um=unit, notes=notes)
     normal = key(xy)
     checks.check_duplicates(normal, str(path), faults)
@@ -207,7 +208,7 @@ def _frame(array_xy: np.ndarray, pixels: np.ndarray, selected: np.ndarray | None
 def read_positions(path: Path, need_pixels: bool = True) -> pd.DataFrame:
     """Read a coordinates table.
 
-    Columns ``x``, ``y`` (array position; or a first column of names like ``10x13``), ``pixel_x``, ``pixel_y`` and,
+    Columns ``x``, ``y`` (array position; or a column of names like ``10x13``), ``pixel_x``, ``pixel_y`` and,
     optionally, ``selected`` (1 under tissue). Without pixel columns the array positions stand in, unless
     `need_pixels`.
 
@@ -227,11 +228,13 @@ def read_positions(path: Path, need_pixels: bool = True) -> pd.DataFrame:
     if {"x", "y"} <= set(lower):
         array = np.rint(tables.numeric_columns(frame, [lower["x"], lower["y"]], path).to_numpy()).astype(int)
     else:
-        array = spot_xy(frame.iloc[:, 0].to_numpy()) if len(frame) else None
+        named = (spot_xy(frame[c].to_numpy()) for c in frame.columns)
+        array = next((places for places in named if places is not None), None)
         if array is None:
             tables.require_columns(frame, ["x", "y"], path, "Columns must be separated by tabs or commas.")
-    pixel = next((p for p in (("pixel_x", "pixel_y"), ("imagecol", "imagerow")) if set(p) <= set(lower)), None)
+    pixel = next((p for p in (("pixel_x", "pixel_y"), ("imagecol", "imagerow")) if set(p) & set(lower)), None)
     if pixel:
+        tables.require_columns(frame, [lower.get(p, p) for p in pixel], path)
         pixels = tables.numeric_columns(frame, [lower[p] for p in pixel], path).to_numpy()
     elif need_pixels:
         tables.require_columns(frame, ["pixel_x", "pixel_y"], path)

@@ -82,7 +82,9 @@ def read_table(path: Path, **kwargs) -> pd.DataFrame:
     """Read a tsv or csv (gzipped or not; separator found by its first lines) or a parquet table."""
     path = Path(path)
     if path.name.endswith(".parquet"):
-        return pd.read_parquet(path)
+        frame = pd.read_parquet(path)
+        text = [c for c in frame.columns if frame[c].dtype.kind == "O" and isinstance(frame[c].iloc[:1].max(), bytes)]
+        return frame.assign(**{c: decode(frame[c].to_numpy()) for c in text})
     with open_text(path) as handle:
         first = [line for line in islice(handle, LOOKED_AT) if line.strip()]
         if not first:

@@ -99,6 +99,7 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
     path = found.roles["cells"]
     with tables.attempt(faults, path, "a table with cell_id, x_centroid, y_centroid"):
         cells = tables.read_table(path)
+        cells = cells if "cell_id" in cells or cells.index.name != "cell_id" else cells.reset_index()
         tables.require_columns(cells, ["cell_id", "x_centroid", "y_centroid"], path)
         ids = tables.decode(cells["cell_id"].to_numpy())
         cells.index = pd.Index(ids, name="barcode")
@@ -109,6 +110,8 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
         positions, mpp = _placed(sample, found, xy, faults, notes)
     if matrix is None or xy is None or faults:
         return None
+    if "transcript_counts" in cells:
+        _check_transcripts(matrix, pd.to_numeric(cells["transcript_counts"], errors="coerce"), found, faults)
     diameter = NAN
     for name in ("cell_area", "nucleus_area"):
         if name in cells:
@@ -123,6 +126,34 @@ def read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) ->
         image_scale=float(sample.option("image_scale") or 1.0) if found.image else NAN,
         counts_where=str(found.roles["matrix"]),
     )
+
+
+def _check_transcripts(matrix: dict, told: pd.Series, found: Discovery, faults: Faults) -> None:
+    """Note a fault where the cells table counts other transcripts than the matrix: it is that of another sample.
+
+    Cells of different samples may have the same names; ``transcript_counts`` is the sum of a cell's genes.
+    """
+    import numpy as np
+
+    from histoweft.ingest import features
+
+    types = features.feature_types(matrix["gene_names"], matrix["gene_ids"], matrix["feature_types"])
+    genes = np.flatnonzero(types == features.GENE)
+    if told.index.has_duplicates or not len(genes):
+        return
+    sums = np.asarray(matrix["counts"][:, genes].sum(axis=1)).ravel()
+    told = told.reindex(matrix["barcodes"].astype(str)).to_numpy(float)
+    known = np.isfinite(told)
+    other = known & (told != sums)
+    if other.sum() > 0.1 * max(known.sum(), 1):
+        first = int(np.flatnonzero(other)[0])
+        faults.add(
+            f"{found.roles['cells']} and {found.roles['matrix']}",
+            f"{int(other.sum())} of {int(known.sum())} cells with another number of transcripts in the one than in the "
+            f"other (cell {matrix['barcodes'][first]}: {told[first]:.0f} and {sums[first]:.0f})",
+            "the cells table and the matrix of one run: transcript_counts is the sum of a cell's genes",
+            "Give the two files of one run.",
+        )
 
 
 def _placed(
