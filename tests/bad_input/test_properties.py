@@ -152,29 +152,7 @@ def same(found, wanted):
 
 
 # What violates a property today, with the reason; nothing is left here for long.
-KNOWN_BY_REASON = {
-    "true and false in words are refused": [
-        "encoding-visium",
-        "order-visium",
-    ],
-    "cell_id as the index of a parquet table is not found": ["encoding-xenium", "order-xenium"],
-    "a column of spot names that is not the first is not found": ["encoding-st", "order-st"],
-    "places that the matrix and the table do not share are dropped with a warning": [
-        "row_lost-visium",
-        "row_lost-visium_hd",
-        "row_lost-xenium",
-    ],
-    "half a pair of pixel columns: array positions stand in": [
-        "column_lost-st",
-        "column_renamed-st",
-    ],
-    "a place far off the array is kept": ["one_place_wrong-visium_hd", "one_place_wrong-st"],
-    "the cells table's own transcript counts are not compared with the matrix": ["cells_of_another-xenium"],
-    "the file's micrometres per pixel contradict the bins: a warning": [
-        "scale_factors_of_another-visium_hd",
-        "scale_factors_of_another-visium",
-    ],
-}
+KNOWN_BY_REASON: dict[str, list[str]] = {}
 KNOWN = {name: reason for reason, names in KNOWN_BY_REASON.items() for name in names}
 
 

@@ -83,7 +83,7 @@ def read_table(path: Path, **kwargs) -> pd.DataFrame:
     path = Path(path)
     if path.name.endswith(".parquet"):
         frame = pd.read_parquet(path)
-        text = [c for c in frame.columns if frame[c].dtype.kind == "O" and isinstance(frame[c].iloc[:1].max(), bytes)]
+        text = [c for c in frame.columns if isinstance(next(iter(frame[c]), None), bytes)]
         return frame.assign(**{c: decode(frame[c].to_numpy()) for c in text})
     with open_text(path) as handle:
         first = [line for line in islice(handle, LOOKED_AT) if line.strip()]
