@@ -49,7 +49,7 @@ def explore(request):
         known = request.node.get_closest_marker("xfail") is not None  # nobody reads what a known fault shrinks to
         phases = [Phase.generate] if known else [Phase.generate, Phase.shrink]
         profile = settings.get_profile("long" if MINUTES else "ci")
-        one = settings(profile, max_examples=50 if MINUTES else examples, phases=phases)(one)
+        one = settings(profile, max_examples=30 if MINUTES else examples, phases=phases)(one)
         one()
         while time.monotonic() < until:
             one()
