@@ -39,7 +39,7 @@ def read_h5(path):
     ("content", "words"),
     [
         (b"<!DOCTYPE html><html>Sign in</html>", "a web page (HTML)"),
-        (gzip.compress(b"x" * 99), "gzip-compressed data, not an HDF5 file"),
+        (gzip.compress(b"x" * 99, mtime=0), "gzip-compressed data, not an HDF5 file"),
         (b"PK\x03\x04" + b"\0" * 99, "a zip archive, not an HDF5 file"),
         (b"gene\tcell\n", "plain text, not an HDF5 file"),
         (b"", "an empty file (0 bytes)"),
