@@ -155,16 +155,15 @@ def _html(path: Path, gap: Gap) -> None:
 
 
 def _picture(path: Path, gap: Gap) -> None:
+    # with Pillow, as every step's environment has it, the plotting package not
     import textwrap
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from PIL import Image, ImageDraw, ImageFont
 
-    figure = Figure(figsize=(5.5, 1.5))
-    FigureCanvasAgg(figure)
-    words = textwrap.fill(gap.words[:400], 70).replace("$", r"\$")
-    figure.text(0.5, 0.5, words, ha="center", va="center", color="#666666", fontsize=9)
-    figure.savefig(path, format="png", dpi=120)
+    lines = textwrap.wrap(gap.words[:400], 64)
+    picture = Image.new("RGB", (760, 60 + 30 * len(lines)), "white")
+    ImageDraw.Draw(picture).multiline_text((30, 28), "\n".join(lines), "#595959", ImageFont.load_default(22), spacing=8)
+    picture.save(path, format="PNG")
 
 
 _WRITERS = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from histoweft.plotting import spacing
-
 HEXAGONAL, SQUARE = 6, 8
 """Neighbours of an inner point."""
 
@@ -23,6 +21,23 @@ TOLD_DUPLICATES = 0.01
 _FLAT = 1e-4
 _PAIRED = 0.5
 _FEWEST = 20
+
+
+def spacing(xy: np.ndarray) -> float:
+    """Return the median distance to the nearest other point, in the units of `xy`; 1 where there is none.
+
+    Parameters
+    ----------
+    xy
+        n x 2. Above 20,000 points every k-th is asked, still against all of them.
+    """
+    from scipy.spatial import cKDTree
+
+    xy = np.unique(np.asarray(xy, dtype=float), axis=0)
+    if len(xy) < 2:
+        return 1.0
+    asked = xy[:: max(1, len(xy) // 20_000)]
+    return float(np.median(cKDTree(xy).query(asked, k=2)[0][:, 1]))
 
 
 def duplicate_share(xy: np.ndarray) -> float:

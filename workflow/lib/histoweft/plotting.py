@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from histoweft.places import spacing
+
 UNLABELLED = "#d4d4d4"
 """Colour of what has no value: missing numbers, missing or refused labels."""
 
@@ -218,23 +220,6 @@ def scale_bar(ax, um_per_unit: float) -> float:
         textcoords="offset points", ha="center", va="top", fontsize=8, annotation_clip=False,
     )  # fmt: skip
     return um
-
-
-def spacing(xy: np.ndarray) -> float:
-    """Return the median distance to the nearest other point, in the units of `xy`; 1 where there is none.
-
-    Parameters
-    ----------
-    xy
-        n x 2. Above 20,000 points every k-th is asked, still against all of them.
-    """
-    from scipy.spatial import cKDTree
-
-    xy = np.unique(np.asarray(xy, dtype=float), axis=0)
-    if len(xy) < 2:
-        return 1.0
-    asked = xy[:: max(1, len(xy) // 20_000)]
-    return float(np.median(cKDTree(xy).query(asked, k=2)[0][:, 1]))
 
 
 def _as_values(values, n: int) -> tuple[np.ndarray, dict[str, str] | None]:

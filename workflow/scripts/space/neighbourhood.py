@@ -6,7 +6,7 @@ from histoweft.job import run
 def main(job):
     """Write enrichment and co-occurrence."""
     from histoweft.io import CountsFile, read_graph, write_table
-    from histoweft.plotting import spacing
+    from histoweft.places import spacing
     from histoweft.space.graph import read_section
     from histoweft.space.neighbourhood import cooccurrence, enrichment
     from histoweft.space.values import read_labels

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from histoweft import plotting
+from histoweft import places, plotting
 from histoweft.atlas import score
 from histoweft.atlas.folds import BLOCK, HEMISPHERE, RANDOM
 from histoweft.atlas.plan import FRONT
@@ -198,7 +198,7 @@ def _section(ax, voxels: Voxels, here: np.ndarray, values: np.ndarray, title: st
 
 def _diameter(voxels: Voxels) -> float:
     """Squares cannot be drawn: discs a little larger than a voxel leave no gaps."""
-    return 1.15 * voxels.voxel_um * (1.0 if voxels.shape is not None else plotting.spacing(voxels.position))
+    return 1.15 * voxels.voxel_um * (1.0 if voxels.shape is not None else places.spacing(voxels.position))
 
 
 # ---------------------------------------------------------------------------------------------------------------- place

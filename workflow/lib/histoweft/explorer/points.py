@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histoweft import plotting
+from histoweft import places, plotting
 from histoweft.explorer import payload
 
 MAX_CATEGORIES = 200
@@ -76,7 +76,7 @@ def diameter(about: Mapping[str, Any], xy: np.ndarray, micrometres: bool) -> flo
     um = about.get("spot_diameter_um")
     if um and np.isfinite(um) and micrometres:
         return float(um)
-    return 0.85 * plotting.spacing(xy[np.isfinite(xy).all(axis=1)])
+    return 0.85 * places.spacing(xy[np.isfinite(xy).all(axis=1)])
 
 
 def described(

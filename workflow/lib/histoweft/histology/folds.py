@@ -15,7 +15,7 @@ from histoweft import floors, splits
 from histoweft.floors import Factored, TargetComponents
 from histoweft.histology.spots import Spots
 from histoweft.metrics import column_pearson
-from histoweft.plotting import spacing
+from histoweft.places import spacing
 from histoweft.splits import Fold
 
 if TYPE_CHECKING:

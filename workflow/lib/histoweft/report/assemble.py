@@ -238,7 +238,7 @@ def spatial_slot(image: str | os.PathLike, about: dict[str, Any], xy: np.ndarray
 
 def _spot_diameter(about: dict[str, Any], xy: np.ndarray) -> tuple[float, bool]:
     """Return the diameter of a spot in full-resolution pixels, and whether it was known."""
-    from histoweft.plotting import spacing
+    from histoweft.places import spacing
 
     mpp, um = about.get("mpp"), about.get("spot_diameter_um")
     if mpp and um and np.isfinite(mpp) and np.isfinite(um):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.plotting import spacing
+from histoweft.places import spacing
 from histoweft.significance import adjust, upper_tail
 from histoweft.space.graph import row_normalised
 from histoweft.space.ligands import Pairs

@@ -9,8 +9,7 @@ import scipy.sparse as sp
 
 from histoweft.errors import InputError
 from histoweft.io import CountsFile
-from histoweft.places import HEXAGONAL, SQUARE, caution_of, fault_of, is_collinear, lattice
-from histoweft.plotting import spacing
+from histoweft.places import HEXAGONAL, SQUARE, caution_of, fault_of, is_collinear, lattice, spacing
 
 KINDS = ("grid", "knn", "radius", "delaunay")
 LATTICES = {"visium": HEXAGONAL, "visium_hd": SQUARE, "st": SQUARE}

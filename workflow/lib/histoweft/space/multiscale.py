@@ -10,7 +10,7 @@ import pandas as pd
 
 from histoweft.errors import InputError, NotComputed
 from histoweft.graph.leiden import by_size
-from histoweft.plotting import spacing
+from histoweft.places import spacing
 from histoweft.space import domains
 from histoweft.space.views import Tissue, View, averaging, iterate_views, nearest
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from histoweft.errors import InputError
 from histoweft.errors import nearest as nearest_word
-from histoweft.plotting import spacing
+from histoweft.places import spacing
 from histoweft.space.domains import even_out
 from histoweft.space.values import one_hot
 from histoweft.space.views import View, averaging

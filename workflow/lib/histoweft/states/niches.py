@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from histoweft.plotting import spacing
+from histoweft.places import spacing
 from histoweft.significance import adjust, upper_tail
 
 MOVES = 999

@@ -114,9 +114,11 @@ def choose(labels: np.ndarray, groups: list[str], where: str = "config: trajecto
             hint = nearest(group, present) or "Groups are those of trajectory.labels."
             raise InputError.one(where, repr(group), f"one of {', '.join(present[:12]) or 'none'}", hint)
     chosen = np.isin(labels, groups) if groups else np.ones(len(labels), dtype=bool)
-    if chosen.sum() < FEWEST_CELLS:
-        found = f"{int(chosen.sum())} cells in {', '.join(groups) or 'the sample'}"
-        raise NotComputed(f"{found}; a trajectory needs {FEWEST_CELLS} or more", where.removeprefix("config: "))
+    n = int(chosen.sum())
+    if n < FEWEST_CELLS and groups:
+        raise InputError.one(where, f"{n} cells in {', '.join(groups)}", f"{FEWEST_CELLS} or more")
+    if n < FEWEST_CELLS:
+        raise NotComputed(f"{n} cells in the sample; a trajectory needs {FEWEST_CELLS} or more", "trajectory.samples")
     return chosen
 
 
