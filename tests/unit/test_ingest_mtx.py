@@ -166,3 +166,25 @@ def test_utf_16_and_latin_1_lists(trio):
     (trio / "genes.tsv").write_bytes(gzip.compress(lines(cases.IDS, ["Gén", *cases.GENES[1:]]).encode("latin-1")))
     with pytest.raises(InputError, match="byte 0xE9 in line 1"):
         section(trio)
+
+
+def test_a_line_of_names_that_is_cut_short_is_a_fault(tmp_path):
+    cases.write_trio(tmp_path, cases.counts(12), cases.barcodes(12), version=2)
+    path = tmp_path / "genes.tsv"
+    path.write_text(path.read_text()[: -len("11\tMT-CO1\n") - 6])
+    with pytest.raises(InputError, match=r"genes.tsv, line 8: found 1 field .* where most lines have 2"):
+        read(SampleInput("s1", "scrna", tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_its_mark_is_told(encoding, tmp_path):
+    cases.write_trio(tmp_path, cases.counts(12), cases.barcodes(12), version=2)
+    (tmp_path / "barcodes.tsv").write_bytes("\n".join(cases.barcodes(12)).encode(encoding))
+    with pytest.raises(InputError, match="UTF-16 without its mark"):
+        read(SampleInput("s1", "scrna", tmp_path))
+
+
+def test_a_zero_byte_inside_a_name_is_a_fault(tmp_path):
+    cases.write_trio(tmp_path, cases.counts(12), ["AC\0G", *cases.barcodes(11)], version=2)
+    with pytest.raises(InputError, match="barcode 1: found the name"):
+        read(SampleInput("s1", "scrna", tmp_path))

@@ -221,13 +221,8 @@ def check_genes(
     names = np.array([str(v).strip() for v in names], dtype=object)
     empty = np.array([n.casefold() in NO_NAME for n in names])
     no_id = np.array([i.casefold() in NO_NAME for i in ids])
-    if broken := [i for i, name in enumerate(names) if not name.isprintable()]:
-        faults.add(
-            f"{where}, gene {broken[0] + 1}",
-            f"the gene name {names[broken[0]]!r}",
-            "a name without tabs and line breaks",
-            f"{len(broken)} of {len(names)} names are so: columns of the file of genes ran together.",
-        )
+    check_printable(names, "gene", where, faults, "Columns of the file of genes ran together.")
+    check_printable(ids, "gene", where, faults)
     if (empty & no_id).any():
         rows = ", ".join(str(i + 1) for i in np.flatnonzero(empty & no_id)[:5])
         faults.add(where, f"{int((empty & no_id).sum())} genes without a name (row {rows})", "a name for each gene")
@@ -287,6 +282,17 @@ def make_unique(names: Sequence[str]) -> tuple[np.ndarray, int]:
         out.append(candidate)
         changed += 1
     return np.array(out, dtype=object), changed
+
+
+def check_printable(names: Sequence[str], what: str, where: str, faults: Faults, hint: str = "") -> None:
+    """Note a fault where names hold tabs, line breaks or other signs that no name has."""
+    if broken := [i for i, name in enumerate(names) if not str(name).isprintable()]:
+        faults.add(
+            f"{where}, {what} {broken[0] + 1}",
+            f"the name {names[broken[0]]!r} ({len(broken)} of {len(names)} names are so)",
+            "a name without tabs, line breaks and control characters",
+            hint,
+        )
 
 
 def check_duplicates(barcodes: Sequence[str], where: str, faults: Faults, hint: str = "") -> None:

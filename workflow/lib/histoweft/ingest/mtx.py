@@ -181,7 +181,14 @@ def read_lines(path: Path) -> list[list[str]]:
         lines = [line for line in BREAKS.split(handle.read()) if line.strip()]
     if not lines:
         tables.stop(path, "an empty file", "one name a line")
-    return _fields(lines)
+    rows = _fields(lines)
+    widths = [len(row) for row in rows]
+    usual = max(set(widths[1:] or widths), key=widths.count)
+    for number, (row, width) in enumerate(zip(rows[1:], widths[1:]), 2):
+        if width != usual:
+            found = f"{width} field{'s' if width > 1 else ''} ({', '.join(row)[:60]}) where most lines have {usual}"
+            tables.stop(f"{path}, line {number}", found, "equally many fields", "The file is cut short or was edited.")
+    return rows
 
 
 def _fields(lines: list[str]) -> list[list[str]]:

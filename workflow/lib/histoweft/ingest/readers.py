@@ -162,6 +162,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
     checks.check_duplicates(
         raw.barcodes, where, faults, sections.repeats_hint(raw.obs, raw.barcodes, sample.at("subset"))
     )
+    checks.check_printable(raw.barcodes, "barcode", where, faults)
     obs = pd.DataFrame(index=pd.Index(raw.barcodes.astype(str), name="barcode"))
     keep = np.ones(len(obs), bool)
     if raw.positions is not None:
@@ -413,6 +414,8 @@ def _label(
     else:
         values = labels.from_column(raw.obs, str(sample.labels), sample.at("labels"), faults)
     if values is not None:
+        if broken := [label for label in values.cat.categories if "\0" in str(label)]:
+            faults.add(sample.at("labels"), f"the label {broken[0]!r}", "text without zero bytes")
         obs["label"] = values.array
 
 

@@ -62,6 +62,10 @@ def open_text(path: Path) -> io.TextIOBase:
     if zipped:
         with gzip.open(path, "rb") as handle:
             magic = handle.read(2)
+    if b"\0" in magic:  # a letter and a zero byte
+        found = "text with a zero byte beside each letter (UTF-16 without its mark)"
+        order = "UTF-16BE" if magic.startswith(b"\0") else "UTF-16LE"
+        stop(path, found, "text in UTF-8", f"Convert it: iconv -f {order} -t UTF-8 {path.name} > utf8.txt")
     encoding = "utf-16" if magic in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     return (gzip.open if zipped else open)(path, "rt", encoding=encoding, newline="")
 
