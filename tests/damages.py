@@ -421,7 +421,11 @@ def part_lost(root, damage, truth, encoding):
     def change(handle):
         parts = []
         handle.visititems(lambda name, node: parts.append(name))
-        parts = [p for p in parts if not p.endswith(("gene_symbols", "/gene_ids", "Accession", "genome", "gene_names"))]
+        parts = [
+            p
+            for p in parts
+            if not p.endswith(("gene_symbols", "/gene_ids", "Accession", "/Gene", "genome", "gene_names"))
+        ]
         parts = [p for p in parts if not p.startswith(("obs/label", "obs/__c", "var/__c", "raw/var/__c"))]
         name = damage.pick(parts)
         said = sorted(handle[name].attrs)

@@ -190,7 +190,7 @@ def test_the_order_of_rows_changes_nothing(platform, explore):
         with Case(truth, encoding) as mixed, Case(truth, in_first_order(encoding)) as straight:
             same(mixed.read(), straight.read())
 
-    explore(check, cases(platform), 30)
+    explore(check, cases(platform), 20)
 
 
 def damages_of(platform, *names):
@@ -240,4 +240,4 @@ def test_damage_is_told_in_words(platform, explore):
             except InputError as error:
                 in_words(error)
 
-    explore(check, damages_of(platform, *[n for n, kind in d.KINDS.items() if platform in kind.platforms]), 40)
+    explore(check, damages_of(platform, *[n for n, kind in d.KINDS.items() if platform in kind.platforms]), 25)
