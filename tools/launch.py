@@ -11,26 +11,35 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "workflow" / "lib"))
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 READ_ONLY = {"-n", "--dry-run", "--dryrun", "--lint", "--list", "-l", "--help", "-h"}
 
 
-def hold(folder: Path) -> None:
-    """Hold the folder's lock, shared, over exec; clear what dead runs left when no other run is alive."""
+def hold(folder: Path) -> bool:
+    """Hold the folder's lock, shared, over exec; clear what dead runs locked, and return whether no other run lives."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "histoweft.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    alone = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder / "locks", ignore_errors=True)
     except BlockingIOError:
-        pass
+        alone = False
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     os.set_inheritable(descriptor, True)
+    return alone
+
+
+def now(folder: Path) -> float:
+    """Return the time as files in the folder are dated, which on a network disk is not this machine's."""
+    mark = folder / ".snakemake" / "histoweft.lock"
+    mark.touch()
+    return mark.stat().st_mtime
 
 
 def snakemake_options() -> list[str]:
@@ -41,24 +50,29 @@ def snakemake_options() -> list[str]:
 
 
 def wait_for(command: list[str], environment: dict[str, str]) -> tuple[int, bool]:
-    """Run a command, passing on what asks it to end; return its code, and whether the user broke it off."""
-    stopped = []
-    child = subprocess.Popen(command, env=environment)
+    """Run a command, passing on what asks it to end; return its code, and whether it was broken off."""
+    stopped: list[int] = []
+    child = None
 
     def pass_on(number: int, _frame: object) -> None:
         stopped.append(number)
         # The terminal sends an interrupt to the whole group itself.
-        if number != signal.SIGINT or not sys.stdin.isatty():
+        if child and (number != signal.SIGINT or not sys.stdin.isatty()):
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    # What is ignored stays so (nohup).
+    heard = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heard}
+    child = subprocess.Popen(command, env=environment)
+    for number in stopped:
+        child.send_signal(number)
     code = child.wait()
     for number, handler in before.items():
         signal.signal(number, handler)
-    return code, bool(stopped) or code < 0
+    return (128 - code if code < 0 else code), bool(stopped) or code < 0
 
 
-def make_pages(arguments: list[str]) -> None:
+def make_pages(arguments: list[str], folder: Path) -> None:
     """Make the pages from what there is, with named gaps; the next run makes all of it anew.
 
     What failed and what needs it is written in an empty form, and removed at the end. What was made beside these is
@@ -67,48 +81,60 @@ def make_pages(arguments: list[str]) -> None:
     from histoweft import gaps
 
     print("Making the pages from what there is ...", file=sys.stderr)
-    now = time.time()
+    began = now(folder)
     # Pages of an earlier run would else count as up to date.
     forced = ["--forcerun", "report_sample", "report_study", "explorer_sample"]
     command = ["snakemake", *forced, "--drop-metadata", *arguments, "--", "pages"]
     code, _ = wait_for(command, os.environ | {gaps.PARTIAL: "1"})
-    studies = {mark.relative_to("results").parts[0] for mark in Path("results").rglob(f"*{gaps.SUFFIX}")
-               if mark.stat().st_mtime >= now}  # fmt: skip
+    results = folder / "results"
+    studies = {mark.relative_to(results).parts[0] for mark in results.rglob(f"*{gaps.SUFFIX}")
+               if mark.stat().st_mtime >= began}  # fmt: skip
     for study in studies:
-        folder = Path("results") / study
-        for path in [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime >= now]:
-            os.utime(path, (1, 1))
-        gaps.clear_failed(folder)
+        for path in [path for path in (results / study).rglob("*") if path.is_file()]:
+            if path.stat().st_mtime >= began:
+                os.utime(path, (1, 1))
+        gaps.clear_failed(results / study)
         if code == 0:
-            page = folder / "report" / "index.html"
-            print(f"The pages name what failed: {page}", file=sys.stderr)
+            print(f"The pages name what failed: {results / study / 'report' / 'index.html'}", file=sys.stderr)
 
 
-def failed_since(began: float) -> bool:
+def failed_since(began: float, folder: Path) -> bool:
     """Return whether a job failed and left word of it."""
     from histoweft.failures import SUFFIX
 
-    return any(path.stat().st_mtime >= began for path in Path("logs").rglob(f"*{SUFFIX}"))
+    return any(path.stat().st_mtime >= began for path in (folder / "logs").rglob(f"*{SUFFIX}"))
+
+
+def directory(words: list[str]) -> Path:
+    """Return the folder that Snakemake is told to work in."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in ("-d", "--directory"):
+            return Path(following)
+        if word.startswith("--directory="):
+            return Path(word.partition("=")[2])
+    return Path()
 
 
 def main(arguments: list[str]) -> None:
     """Run Snakemake, unless what was typed cannot be meant; after a failure, make the pages from the rest."""
-    from histoweft import commandline
+    from histoweft import commandline, gaps
     from histoweft.errors import InputError
 
     line = commandline.read(arguments, commandline.rule_names(REPO), snakemake_options)
     if line.faults:
         sys.exit(f"histoweft: {InputError(line.faults.items)}")
     arguments = line.arguments()
-    elsewhere = any(a in ("-d", "--directory") or a.startswith("--directory=") for a in arguments)
-    if elsewhere or READ_ONLY & set(arguments):
+    if READ_ONLY & set(arguments):
         os.execvp("snakemake", ["snakemake", *arguments])
-    hold(Path(".snakemake"))
-    began = time.time()
+    folder = directory(line.words)
+    if hold(folder / ".snakemake"):
+        # Stand-ins of a pass for pages that was killed would be taken for results.
+        gaps.clear_failed(folder / "results")
+    began = now(folder)
     code, stopped = wait_for(["snakemake", *arguments], dict(os.environ))
     # Who asked for certain files alone did not ask for pages.
-    if code and not stopped and not line.targets and failed_since(began):
-        make_pages(arguments)
+    if code and not stopped and not line.targets and failed_since(began, folder):
+        make_pages(arguments, folder)
     sys.exit(code)
 
 
