@@ -943,3 +943,13 @@ def test_h5ad_equals_anndatas_reader(real_data):
     adata = adata[section.obs.index]
     assert (section.counts != adata.X).nnz == 0
     assert list(section.obs["label"].astype(str)) == list(adata.obs["celltype_facs"].astype(str))
+
+
+def test_row_names_with_gaps_name_a_part_of_numbered_cells(tmp_path):
+    names = [str(i) for i in range(36)]
+    path = cases.h5ad(tmp_path / "a.h5ad", obs=pd.DataFrame(index=names))
+    kept = [i for i in range(36) if i % 3]
+    rows = pd.DataFrame({"layer": [f"l{i}" for i in kept]}, index=kept)
+    table = cases.text(tmp_path / "labels.csv", rows.to_csv())
+    section = read(SampleInput("s1", "h5ad", path, labels=table, labels_column="layer"))
+    assert section.obs["label"].dropna().to_dict() == {str(i): f"l{i}" for i in kept}

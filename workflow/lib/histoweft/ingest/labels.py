@@ -205,7 +205,9 @@ def _column_key(table: pd.DataFrame, column: str, barcodes: np.ndarray, spot_nam
     best = max(forms, key=lambda key: key.share)
     if tier == 2 and len(set(values)) < 0.5 * len(values):  # a column of groups, of which some are called like a spot
         return None
-    if tier == 2 and _numbers(values) is not None and (best.rows >= 0).mean() < 0.9:  # some quantity
+    # the row names of a part of the spots have gaps, and every one of them is a spot's name
+    part = unnamed and set(best.values) <= set(best.source)
+    if tier == 2 and not part and _numbers(values) is not None and (best.rows >= 0).mean() < 0.9:  # some quantity
         return None
     return best if best.share > 0 else None
 
