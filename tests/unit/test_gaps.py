@@ -16,7 +16,8 @@ from types import SimpleNamespace
 class Named(dict):
     __getattr__ = dict.__getitem__
     def __iter__(self):
-        return iter(self.values())
+        for value in self.values():
+            yield from [value] if isinstance(value, str) else value
 
 snakemake = SimpleNamespace(
     rule="scales", input=Named({inputs!r}), output=Named(table="{out}.parquet", figure="{out}.png"), params=Named(),
@@ -28,7 +29,7 @@ from histoweft.job import run
 def main(job):
     {body}
 
-run(snakemake, main, optional={optional!r})
+run(snakemake, main, optional={optional!r}, some={some!r})
 """
 
 COMPUTES = "[path.write_text('made') for path in (job.output.table, job.output.figure)]"
@@ -39,9 +40,14 @@ CANNOT = "raise NotComputed('45 cells, 100 needed', 'space.x')"
 def run(tmp_path, repo, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def script(out, body, inputs=None, optional=()):
+    def script(out, body, inputs=None, optional=(), some=()):
         text = SCRIPT.format(
-            library=str(repo / "workflow" / "lib"), out=out, body=body, inputs=inputs or {}, optional=optional
+            library=str(repo / "workflow" / "lib"),
+            out=out,
+            body=body,
+            inputs=inputs or {},
+            optional=optional,
+            some=some,
         )
         (tmp_path / f"{out}.py").write_text(text)
         return subprocess.run([sys.executable, f"{out}.py"], cwd=tmp_path, check=False).returncode
@@ -67,6 +73,15 @@ def test_what_needs_it_ends_alike_and_what_can_do_without_computes(run, tmp_path
     assert run("c", COMPUTES, {"scales": "a.parquet"}, ["scales"]) == 0
     assert gaps.of("c.png") is None
     assert (tmp_path / "c.parquet").read_text() == "made"
+
+
+def test_of_several_files_one_that_is_there_suffices(run, tmp_path):
+    run("a", CANNOT)
+    run("b", COMPUTES)
+    assert run("c", COMPUTES, {"all": ["a.parquet", "b.parquet"]}, some=["all"]) == 0
+    assert gaps.of("c.png") is None
+    assert run("d", COMPUTES, {"all": ["a.parquet", "a.png"]}, some=["all"]) == 0
+    assert gaps.of("d.png") == gaps.of("a.png")
 
 
 def test_a_result_that_is_computed_later_loses_its_reason(run):

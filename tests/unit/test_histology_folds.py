@@ -171,10 +171,10 @@ def test_registered_positions_are_found_by_sample_and_barcode(sections):
     assert joined.frame.tolist() == ["P"] * (2 * cases.SPOTS) + [""] * cases.SPOTS
 
 
-def test_sections_with_few_spots_are_refused(tmp_path):
-    few = cases.write_counts(tmp_path / "few.h5ad", cases.section(), rows=slice(0, 49))
-    with pytest.raises(HistoweftError, match=r"few\.h5ad: 49 spots after QC.*at least 50.*image: none"):
-        evaluate.read_spots([few], ["not read"])
+def test_sections_with_few_spots_are_left_out_in_words():
+    evaluate.check_spots(50)
+    with pytest.raises(NotComputed, match=r"49 spots after QC.*needs 50.*left out.*expression\.qc"):
+        evaluate.check_spots(49)
 
 
 def test_spots_of_a_fit_are_read_and_registered(tmp_path, sections):
@@ -233,6 +233,14 @@ def test_folds_follow_the_plan(sections, alone):
     )
     assert across.name == "Q"
     assert len(across.test) == cases.SPOTS
+
+
+@pytest.mark.parametrize("held_out", ["P", "Q"])
+def test_nothing_is_held_out_where_one_section_is_left(alone, held_out):
+    """The other sections of the fit could not be computed."""
+    fit = Fit("across-1", ACROSS, ("s0", "s9"), (held_out,))
+    with pytest.raises(NotComputed, match=f"there is only s0; holding out {held_out} needs one on each side"):
+        evaluate.folds_of(alone, fit, {"s0": "P", "s9": "Q"}, {}, 0)
 
 
 # ----------------------------------------------------------------------------------------------- what is learned

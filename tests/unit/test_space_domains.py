@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 from space_cases import LAYERS, hexagonal, planted_counts, write_section
 
-from histoweft.errors import InputError
+from histoweft.errors import InputError, NotComputed
 from histoweft.metrics import adjusted_rand_index
 from histoweft.space import domain_scores, domains, views
 
@@ -302,3 +302,11 @@ def test_a_section_without_positions_is_named(tmp_path):
         writer.finish(obs, pd.DataFrame(index=names))
     with pytest.raises(InputError, match="no coordinates"):
         views.read_tissue({"x": tmp_path / "x.h5ad"})
+
+
+def test_sections_of_a_few_points_are_named_and_none_left_is_no_fault():
+    assert views.too_few({"a": 9, "b": 10}) == {
+        "a": "a has 9 barcodes, domains need 10 or more. Option: expression.qc."
+    }  # fmt: skip
+    with pytest.raises(NotComputed, match="no section has the 10 barcodes"):
+        views.too_few({"a": 9})

@@ -217,7 +217,7 @@ def leave_foreign_packages() -> list[str]:
     return foreign
 
 
-def run(snakemake: Any, main: Callable[[Job], None], optional: Iterable[str] = ()) -> None:
+def run(snakemake: Any, main: Callable[[Job], None], optional: Iterable[str] = (), some: Iterable[str] = ()) -> None:
     """Run `main` with a `Job`: log captured, threads limited, outputs renamed only at the end.
 
     An error meant for the user ends the job with its message alone; anything else leaves a traceback in the log. Where
@@ -232,6 +232,8 @@ def run(snakemake: Any, main: Callable[[Job], None], optional: Iterable[str] = (
         What the rule does.
     optional
         Names of inputs that `main` can do without, ``*`` for all; it looks for gaps among them itself.
+    some
+        Names of inputs of several files, of which one that is there suffices.
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = str(snakemake.threads)
@@ -256,7 +258,7 @@ def run(snakemake: Any, main: Callable[[Job], None], optional: Iterable[str] = (
         job = Job(snakemake)
         job.log.info("environment: %s", sys.prefix)
         try:
-            gap = failures.as_gap(before, log) if before else _gap_of_inputs(job, set(optional))
+            gap = failures.as_gap(before, log) if before else _gap_of_inputs(job, set(optional), set(some))
             _compute(job, main, gap)
             job.commit()
             failures.remember(log, before) if before else failures.forget(log)
@@ -290,11 +292,15 @@ def _named(job: Job, reason: str) -> str:
     return reason if not sample or reason.startswith(sample) else f"{sample}: {reason}"
 
 
-def _gap_of_inputs(job: Job, optional: set[str]) -> gaps.Gap | None:
+def _gap_of_inputs(job: Job, optional: set[str], some: set[str]) -> gaps.Gap | None:
     """Return why an input that the rule needs is not there."""
     if "*" in optional:
         return None
-    allowed = {path for name, value in job.input.items() if name in optional for path in _each(value)}
+    for name in some:
+        paths = _each(job.input.get(name, []))
+        if paths and all(map(gaps.of, paths)):
+            return gaps.first(paths)
+    allowed = {path for name, value in job.input.items() if name in optional | some for path in _each(value)}
     return gaps.first(path for path in job.input if path not in allowed)
 
 

@@ -10,8 +10,10 @@ def main(job):
     from histoweft.histology.results import write_predictions
 
     fit = Fit(**job.params.fit)
+    context = job.present("context", fit.samples)
+    filtered = [path for sample, path in zip(fit.samples, job.input.filtered, strict=True) if sample in context]
     spots = evaluate.read_spots(
-        job.input.filtered, job.input.context, next(iter(job.input.registered), None), job.params.footprint_um
+        filtered, context.values(), next(iter(job.input.registered), None), job.params.footprint_um
     )
     folds = evaluate.folds_of(spots, fit, job.params.groups, job.params.options, job.params.seed)
     shared = {
@@ -20,9 +22,9 @@ def main(job):
     if job.wildcards.model == "autoencoder":
         from histoweft.histology import pictures
 
-        placed = pictures.read_pictures(
-            job.input.images, job.input.masks, job.input.stains, job.input.filtered, job.params.footprint_um
-        )
+        there = [number for number, sample in enumerate(fit.samples) if sample in context]
+        images, masks, stains = ([job.input[name][i] for i in there] for name in ("images", "masks", "stains"))
+        placed = pictures.read_pictures(images, masks, stains, filtered, job.params.footprint_um)
         found = pictures.cross_validate(spots, folds, placed, job.input.pretrained, epochs=job.params.epochs, **shared)
     else:
         options = evaluate.options_of_folds(job.params.network, job.input.tuned, fit.name, folds)
@@ -30,4 +32,4 @@ def main(job):
     write_predictions(job.output.predictions, found)
 
 
-run(snakemake, main)
+run(snakemake, main, some=["filtered", "context", "images", "masks", "stains"])

@@ -7,6 +7,7 @@ def main(job):
     """Write metrics, genes, verdict and figures."""
     import json
 
+    from histoweft import gaps
     from histoweft.histology import figures
     from histoweft.histology.results import read_predictions, read_scores
     from histoweft.histology.summary import summarise_study, training_rows
@@ -14,10 +15,15 @@ def main(job):
 
     kinds = {}
     for fit, path in zip(job.params.fits, job.input.scores, strict=True):
-        kinds.setdefault(fit["kind"], []).append(path)
+        if gap := gaps.of(path):
+            job.log.warning("%s is left out. %s", fit["name"], gap.words)
+        else:
+            kinds.setdefault(fit["kind"], []).append(path)
     scored = {kind: read_scores(paths) for kind, paths in kinds.items()}
     runs = [
-        (fit, read_predictions(path)) for fit, path in zip(job.params.predicted, job.input.predictions, strict=True)
+        (fit, read_predictions(path))
+        for fit, path in zip(job.params.predicted, job.input.predictions, strict=True)
+        if not gaps.of(path)
     ]
     summary = summarise_study(scored, job.params.study, job.params.across, job.params.model, runs, seed=job.params.seed)
     for text in summary.verdict["texts"].values():
@@ -29,4 +35,4 @@ def main(job):
     figures.overfit_figure(training_rows(summary.rows), job.output.overfit)
 
 
-run(snakemake, main)
+run(snakemake, main, some=["scores", "predictions"])

@@ -8,18 +8,19 @@ def main(job):
     import json
     from pathlib import Path
 
-    from histoweft.histology import context, encoders
+    from histoweft.histology import context, encoders, evaluate
     from histoweft.histology.spots import footprint_of
     from histoweft.histology.stain import Stain
     from histoweft.histology.tissue import read_mask
     from histoweft.images import read_image
     from histoweft.io import CountsFile
 
+    with CountsFile(job.input.filtered) as counts:
+        evaluate.check_spots(counts.n_obs)
+        size, _ = footprint_of(counts.uns["histoweft"], job.input.filtered, job.params.footprint_um)
     rgb, um_per_px, _ = read_image(job.input.image)
     mask, _ = read_mask(job.input.mask)
     stain = Stain.from_json(json.loads(Path(job.input.stain).read_text(encoding="utf-8")))
-    with CountsFile(job.input.filtered) as counts:
-        size, _ = footprint_of(counts.uns["histoweft"], job.input.filtered, job.params.footprint_um)
     encoder, choice = None, encoders.parse(job.params.encoder)
     if choice.kind != "none":
         encoder = encoders.load_encoder(

@@ -8,6 +8,7 @@ def main(job):
     import json
     from pathlib import Path
 
+    from histoweft import gaps
     from histoweft.histology import network, paint
     from histoweft.histology.maps import genes_to_paint, painter
     from histoweft.histology.spots import read_section
@@ -15,13 +16,14 @@ def main(job):
     from histoweft.images import read_image
 
     model, meta = network.load(job.input.model)
-    verdict = [json.loads(Path(path).read_text(encoding="utf-8")) for path in job.input.verdict]
+    verdict = [json.loads(Path(path).read_text(encoding="utf-8")) for path in job.input.verdict if not gaps.of(path)]
     winner = verdict[0]["paint"] if verdict else "context"
     if winner == "floor:ridge_context":
         job.log.warning("the ridge on the same features scored higher than the network: the maps are the ridge's")
         model.ridge_share = 1.0
     section = read_section(job.input.filtered, job.input.context, footprint_um=job.params.footprint_um)
-    genes = genes_to_paint(job.params.genes, [Path(path) for path in job.input.panels], model.genes)
+    panels = [Path(path) for path in job.input.panels if not gaps.of(path)]
+    genes = genes_to_paint(job.params.genes, panels, model.genes)
     drawn = painter(model, section, job.input.context, genes, job.device)
     # On the maps' pixels at once: the image itself can be a hundred times as large.
     he = drawn.on_grid(read_image(job.input.image)[0])
@@ -35,4 +37,4 @@ def main(job):
     job.log.info("%d genes x %d x %d px of %.1f um", len(genes), *drawn.shape, drawn.um_per_px)
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["verdict"], some=["panels"])

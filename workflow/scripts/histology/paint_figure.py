@@ -5,6 +5,7 @@ from histoweft.job import run
 
 def main(job):
     """Write both figures."""
+    from histoweft import gaps
     from histoweft.histology import figures
     from histoweft.histology.maps import composite_genes, held_out_pearson, measured_expression
     from histoweft.histology.paint import painted_by, read_mask, read_painted
@@ -15,7 +16,8 @@ def main(job):
     rgb, rgb_um, _ = read_image(job.input.image, max_px=900)
     measured = measured_expression(job.input.filtered, genes)
     method = painted_by(job.input.painted)
-    held_out = held_out_pearson(next(iter(job.input.scores), None), genes, method)
+    scores = [path for path in job.input.scores if not gaps.of(path)]
+    held_out = held_out_pearson(next(iter(scores), None), genes, method)
     shown = [genes.index(gene) for gene in measured.most_variable(genes, 8)]
     note = f"held-out r: mean over contiguous blocks, each predicted by {method} without having seen it"
     figures.gene_figure(
@@ -29,4 +31,4 @@ def main(job):
     )
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["scores"])

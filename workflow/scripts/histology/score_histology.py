@@ -10,8 +10,10 @@ def main(job):
     from histoweft.histology.results import read_predictions, write_scores
 
     fit = Fit(**job.params.fit)
+    context = job.present("context", fit.samples)
+    filtered = [path for sample, path in zip(fit.samples, job.input.filtered, strict=True) if sample in context]
     spots = evaluate.read_spots(
-        job.input.filtered, job.input.context, next(iter(job.input.registered), None), job.params.footprint_um
+        filtered, context.values(), next(iter(job.input.registered), None), job.params.footprint_um
     )
     folds = evaluate.folds_of(spots, fit, job.params.groups, job.params.options, job.params.seed)
     models = [read_predictions(path) for path in job.input.predictions]
@@ -21,4 +23,4 @@ def main(job):
     write_scores(job.output.scores, found, list(map(str, spots.genes)))
 
 
-run(snakemake, main)
+run(snakemake, main, some=["filtered", "context"])

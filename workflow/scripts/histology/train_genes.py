@@ -9,7 +9,9 @@ def main(job):
     from histoweft.histology.plan import Fit
 
     fit = Fit(**job.params.fit)
-    spots = evaluate.read_spots(job.input.filtered, job.input.context, None, job.params.footprint_um)
+    context = job.present("context", fit.samples)
+    filtered = [path for sample, path in zip(fit.samples, job.input.filtered, strict=True) if sample in context]
+    spots = evaluate.read_spots(filtered, context.values(), None, job.params.footprint_um)
     everything = evaluate.folds_of(spots, fit, job.params.groups, job.params.options, job.params.seed)
     goal = folds.target(spots, everything[0], seed=job.params.seed)
     options = evaluate.options_of_folds(job.params.network, job.input.tuned, fit.name, everything)
@@ -23,4 +25,4 @@ def main(job):
     network.save(model, job.output.model, meta)
 
 
-run(snakemake, main)
+run(snakemake, main, some=["filtered", "context"])

@@ -9,17 +9,26 @@ def main(job):
 
     import pandas as pd
 
+    from histoweft.errors import NotComputed
     from histoweft.histology import evaluate
     from histoweft.histology.network import Options
     from histoweft.histology.plan import Fit
 
-    paths = dict(zip(job.params.samples, zip(job.input.filtered, job.input.context, strict=True), strict=True))
+    filtered = dict(zip(job.params.samples, job.input.filtered, strict=True))
+    context = job.present("context", job.params.samples)
     options = Options(**{**job.params.network, **job.params.setting})
     found = []
     for fit in (Fit(**fields) for fields in job.params.fits):
-        filtered, pyramids = zip(*(paths[sample] for sample in fit.samples))
-        spots = evaluate.read_spots(filtered, pyramids, None, job.params.footprint_um)
-        folds = evaluate.folds_of(spots, fit, job.params.groups, job.params.options, job.params.seed)
+        samples = [sample for sample in fit.samples if sample in context]
+        if not samples:
+            continue
+        paths = [filtered[sample] for sample in samples], [context[sample] for sample in samples]
+        spots = evaluate.read_spots(*paths, None, job.params.footprint_um)
+        try:
+            folds = evaluate.folds_of(spots, fit, job.params.groups, job.params.options, job.params.seed)
+        except NotComputed as reason:
+            job.log.warning("%s: %s", fit.name, reason)
+            continue
         scores = evaluate.tune(spots, folds, options, seed=job.params.seed, device=job.device, threads=job.threads)
         setting = json.dumps(job.params.setting)
         found += [(fit.name, fold.name, setting, score) for fold, score in zip(folds, scores)]
@@ -28,4 +37,4 @@ def main(job):
     table.to_csv(job.output.scores, sep="\t", index=False)
 
 
-run(snakemake, main)
+run(snakemake, main, some=["filtered", "context"])

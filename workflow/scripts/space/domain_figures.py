@@ -20,13 +20,18 @@ def main(job):
     for path in filtered.values():
         with CountsFile(path) as counts:
             labels |= set(counts.obs().get("label", []))
-    shared = domain_figures.study_colours([read_table(path) for path in job.input.domains], labels)
+    tables = [read_table(path) for path in job.present("domains", samples).values()]
+    shared = domain_figures.study_colours(tables, labels) if tables else {}
     with CountsFile(filtered[sample]) as counts:
         place = figures.read_place(counts, job.input.get("image"))
         barcodes, obs = counts.obs_names, counts.obs()
-    domains = read_table(job.input.domains[samples.index(sample)], barcodes)
-    domain_figures.domain_figure(place, domains["domain"], job.output.domain, shared["domain"])
-    domain_figures.domains_figure(place, domains, obs.get("label"), job.output.domains, shared)
+    if gap := gaps.of(job.input.domains[samples.index(sample)]):
+        job.leave_out(job.output.domain, gap)
+        job.leave_out(job.output.domains, gap)
+    else:
+        domains = read_table(job.input.domains[samples.index(sample)], barcodes)
+        domain_figures.domain_figure(place, domains["domain"], job.output.domain, shared["domain"])
+        domain_figures.domains_figure(place, domains, obs.get("label"), job.output.domains, shared)
     if gap := gaps.of(job.input.niches):
         job.leave_out(job.output.niches, gap)
     else:
@@ -42,4 +47,4 @@ def main(job):
         domain_figures.scales_figure(place, read_table(job.input.scales, barcodes), colours, job.output.scales)
 
 
-run(snakemake, main, optional=["niches", "scales", "tree", "persistence"])
+run(snakemake, main, optional=["domains", "niches", "scales", "tree", "persistence"])

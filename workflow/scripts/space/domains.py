@@ -5,14 +5,22 @@ from histoweft.job import run
 
 def main(job):
     """Write domains of every section, the numbers of domains compared, and the scores."""
+    from histoweft.gaps import Gap, of
     from histoweft.io import CountsFile, write_table
     from histoweft.metrics import write_metrics
-    from histoweft.space import domain_scores, domains, semi
-    from histoweft.space.views import read_tissue
+    from histoweft.space import domain_scores, domains, semi, views
 
     options, seed, samples = job.params.options, job.params.seed, job.params.samples
-    paths = dict(zip(samples, job.input.filtered, strict=True))
-    tissue = read_tissue(paths, seed=seed)
+    paths = job.present("filtered", samples)
+    sizes = {}
+    for sample, path in paths.items():
+        with CountsFile(path) as counts:
+            sizes[sample] = counts.n_obs
+    small = views.too_few(sizes)
+    for reason in small.values():
+        job.log.warning("%s", reason)
+    paths = {sample: path for sample, path in paths.items() if sample not in small}
+    tissue = views.read_tissue(paths, seed=seed)
     numbers = domains.estimate_number(tissue, seed=seed)
     n = domains.chosen_number(numbers, options["n"])
     found = domains.find_domains(tissue, n, seed)
@@ -31,8 +39,11 @@ def main(job):
         place = domain_scores.semi_place(tissue, found.votes)
         spread = semi.spread_column(place, observed, options["semi"], seed)
         tables = {sample: table.join(spread[sample]) for sample, table in tables.items()}
-    for path, table in zip(job.output.domains, tables.values(), strict=True):
-        write_table(table, path)
+    for sample, filtered, path in zip(samples, job.input.filtered, job.output.domains, strict=True):
+        if sample in tables:
+            write_table(tables[sample], path)
+        else:
+            job.leave_out(path, of(filtered) or Gap(small[sample]))
     truth, notes = domain_scores.expert_labels(observed, tissue.near)
     for note in notes:
         job.log.warning("%s", note)
@@ -45,4 +56,4 @@ def main(job):
     numbers.to_csv(job.output.numbers, sep="\t", index=False, float_format="%.6g")
 
 
-run(snakemake, main)
+run(snakemake, main, optional=["filtered"])

@@ -9,7 +9,7 @@ def main(job):
 
     import pandas as pd
 
-    from histoweft.gaps import Gap
+    from histoweft.gaps import Gap, of
     from histoweft.io import CountsFile, write_table
     from histoweft.space import domain_figures, multiscale
     from histoweft.space.domains import chosen_number
@@ -30,11 +30,11 @@ def main(job):
     tissue = read_tissue({sample: paths[sample] for sample in sizes}, seed=job.params.seed)
     scales = multiscale.domains_at_scales(tissue, n, neighbours, job.params.seed)
     tables = multiscale.scale_tables(tissue, scales)
-    for sample, path in zip(job.params.samples, job.output.scales, strict=True):
+    for sample, filtered, path in zip(job.params.samples, job.input.filtered, job.output.scales, strict=True):
         if sample in tables:
             write_table(tables[sample], path)
         else:
-            job.leave_out(path, Gap(small.get(sample, f"nothing is left of {sample}")))
+            job.leave_out(path, of(filtered) or Gap(small[sample]))
     tree, persistence = multiscale.tree(scales), multiscale.persistence(scales)
     tree.to_csv(job.output.tree, sep="\t", index=False, float_format="%.5g")
     persistence.to_csv(job.output.persistence, sep="\t", index=False, float_format="%.5g")

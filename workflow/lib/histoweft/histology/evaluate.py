@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histoweft.errors import HistoweftError
+from histoweft.errors import HistoweftError, NotComputed
 from histoweft.floors import Factored
 from histoweft.histology import ceiling, context, folds, panels, score
 from histoweft.histology.plan import ACROSS, ALL, Fit
@@ -24,6 +24,19 @@ CONTEXT, SERIAL = "context", "context_serial"
 LEAST_SPOTS = 50
 
 _log = logging.getLogger(__name__)
+
+
+def check_spots(n: int) -> None:
+    """Refuse a section of too few spots to learn from.
+
+    Raises
+    ------
+    NotComputed
+        With what is needed.
+    """
+    if n < LEAST_SPOTS:
+        found = f"{n} spots after QC, and learning from an image needs {LEAST_SPOTS}"
+        raise NotComputed(f"{found}. The section is left out of the image models", "expression.qc")
 
 
 def read_spots(
@@ -42,11 +55,6 @@ def read_spots(
         Table of registered positions.
     footprint_um
         See `spots.read_section`.
-
-    Raises
-    ------
-    HistoweftError
-        A section has too few spots to learn from.
     """
     from histoweft.io import CountsFile
 
@@ -54,11 +62,6 @@ def read_spots(
     for path in filtered:
         with CountsFile(path) as counts:
             total += counts.n_obs
-            if counts.n_obs < LEAST_SPOTS:
-                raise HistoweftError(
-                    f"{path}: {counts.n_obs} spots after QC, and learning from an image needs at least {LEAST_SPOTS}. "
-                    "Loosen expression.qc, or leave the section's image out (image: none in the sheet)."
-                )
     points = points_each(total)
     if points < context.POINTS:
         _log.info("%d spots: %d points of each footprint instead of %d", total, points, context.POINTS)
@@ -79,10 +82,19 @@ def folds_of(spots: Spots, fit: Fit, groups: Mapping[str, str], options: Mapping
         ``folds`` and ``buffer_spots`` of the config.
     seed
         Of random folds.
+
+    Raises
+    ------
+    NotComputed
+        All sections that are there, or none, are to be held out.
     """
     if fit.kind == ALL:
         return [Fold(ALL, np.arange(len(spots.xy)), np.arange(0))]
     if fit.kind == ACROSS:
+        held_out = {groups[sample] in fit.held_out for sample in spots.samples}
+        if len(held_out) < 2:
+            found = f"of sections one can learn from there is only {', '.join(spots.samples)}"
+            raise NotComputed(f"{found}; holding out {', '.join(fit.held_out)} needs one on each side", "histology")
         return [folds.across(spots, dict(groups), fit.held_out)]
     return folds.within(spots, fit.kind, options["folds"], options["buffer_spots"], seed)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from histoweft.errors import Faults, InputError, nearest
+from histoweft.errors import Faults, NotComputed, nearest
 from histoweft.histology import context
 from histoweft.histology.spots import Section, standardise
 
@@ -31,7 +31,9 @@ def genes_to_paint(wanted: Sequence[str], panels: Sequence[Path], known: Sequenc
     Raises
     ------
     InputError
-        A wanted gene, or every gene of the panels, is not among those that all sections share.
+        A wanted gene is not among those that all sections share.
+    NotComputed
+        No gene of the panels is.
     """
     if wanted:
         faults = Faults()
@@ -46,8 +48,9 @@ def genes_to_paint(wanted: Sequence[str], panels: Sequence[Path], known: Sequenc
     found = [gene for gene in dict.fromkeys(named) if gene in there]
     if not found:
         given = f"{len(named)} genes, none of them in all sections" if named else "no genes"
-        hint = "Name genes in histology.paint of the config."
-        raise InputError.one("marker panels of the samples", given, "at least one gene that all sections share", hint)
+        raise NotComputed(
+            f"the marker panels of the samples hold {given}, so there is none to paint", "histology.paint"
+        )
     return found
 
 

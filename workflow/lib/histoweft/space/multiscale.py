@@ -12,7 +12,7 @@ from histoweft.errors import InputError, NotComputed
 from histoweft.graph.leiden import by_size
 from histoweft.places import spacing
 from histoweft.space import domains
-from histoweft.space.views import Tissue, View, averaging, iterate_views, nearest
+from histoweft.space.views import FEWEST_POINTS, Tissue, View, averaging, iterate_views, nearest
 
 SCALES = (6, 18, 36, 90)
 """Points averaged over, from fine to coarse: about one, two, three and five rings of a hexagonal lattice."""
@@ -71,7 +71,7 @@ def too_small(sizes: Mapping[str, int], neighbours: Sequence[int] = SCALES) -> d
         No section is large enough.
     """
     check_scales(neighbours)
-    needed = 8 * neighbours[0]
+    needed = max(8 * neighbours[0], FEWEST_POINTS)
     found = {
         sample: f"{sample} has {size} points; domains at several scales need {needed}. Option: {OPTION}."
         for sample, size in sizes.items()

@@ -28,6 +28,9 @@ NEIGHBOURS = (8, 18, 30)
 DEPTH = 15
 """Components of a view."""
 
+FEWEST_POINTS = 10
+"""Points that a section needs."""
+
 SAMPLED = 20_000
 """Points of the study that gene ranks and covariances are estimated from; all of them where there are fewer."""
 
@@ -35,7 +38,6 @@ _ADJACENT = 6
 _PROJECTED = 60
 _WHERE = "space.domains: genes of all sections"
 _FEWEST_GENES = 4
-_FEWEST_POINTS = 10
 _BLOCK = 2_048
 
 
@@ -95,6 +97,33 @@ class Tissue:
         return [values[span] for span in self.spans]
 
 
+def too_few(sizes: Mapping[str, int]) -> dict[str, str]:
+    """Say which sections have too few points for domains.
+
+    Parameters
+    ----------
+    sizes
+        Sample to its number of points.
+
+    Returns
+    -------
+    Sample to the reason, in words.
+
+    Raises
+    ------
+    NotComputed
+        No section has enough.
+    """
+    found = {
+        sample: f"{sample} has {size} barcodes, domains need {FEWEST_POINTS} or more. Option: expression.qc."
+        for sample, size in sizes.items()
+        if size < FEWEST_POINTS
+    }
+    if len(found) == len(sizes):
+        raise NotComputed(f"no section has the {FEWEST_POINTS} barcodes that domains need", "expression.qc")
+    return found
+
+
 def read_tissue(paths: Mapping[str, str | os.PathLike], n_genes: int = max(GENES), seed: int = 0) -> Tissue:
     """Read the spatially most variable genes of all sections.
 
@@ -110,7 +139,9 @@ def read_tissue(paths: Mapping[str, str | os.PathLike], n_genes: int = max(GENES
     Raises
     ------
     InputError
-        A section has no positions or fewer than ten points, or too few genes are shared.
+        A section has no positions, or too few genes are shared.
+    NotComputed
+        A section has too few points (leave it out, `too_few`), or too few genes vary.
     """
     with ExitStack() as stack:
         return _read({s: stack.enter_context(CountsFile(path)) for s, path in paths.items()}, n_genes, seed)
@@ -118,10 +149,8 @@ def read_tissue(paths: Mapping[str, str | os.PathLike], n_genes: int = max(GENES
 
 def _read(opened: Mapping[str, CountsFile], n_genes: int, seed: int) -> Tissue:
     sections = [read_section(counts) for counts in opened.values()]
-    for sample, counts in opened.items():
-        if counts.n_obs < _FEWEST_POINTS:
-            found = f"{sample} has {counts.n_obs} barcodes, domains need {_FEWEST_POINTS} or more in every section"
-            raise NotComputed(f"{found}; loosen the filters, or take the section out of the sheet", "expression.qc")
+    for reason in too_few({sample: counts.n_obs for sample, counts in opened.items()}).values():
+        raise NotComputed(reason)
     apart = "Samples of two species cannot be joined by their genes: give each species a study of its own."
     if faults := disagreement({sample: species_of(counts) for sample, counts in opened.items()}, _WHERE, apart):
         raise InputError(faults)
