@@ -173,7 +173,7 @@ def test_every_encoding_gives_the_truth(platform, explore):
         with Case(*case) as sample:
             same(sample.read(), g.expected(*case))
 
-    explore(check, cases(platform), 30)
+    explore(check, cases(platform), 20)
 
 
 def in_first_order(encoding):
@@ -190,7 +190,7 @@ def test_the_order_of_rows_changes_nothing(platform, explore):
         with Case(truth, encoding) as mixed, Case(truth, in_first_order(encoding)) as straight:
             same(mixed.read(), straight.read())
 
-    explore(check, cases(platform), 20)
+    explore(check, cases(platform), 12)
 
 
 def damages_of(platform, *names):
@@ -227,7 +227,7 @@ def test_damage_is_told_or_changes_nothing(name, platform, explore):
             if name != "flipped_anywhere":
                 same(found, g.expected(truth, encoding))
 
-    explore(check, damages_of(platform, name), 5)
+    explore(check, damages_of(platform, name), 3)
 
 
 @pytest.mark.parametrize("platform", [known(f"words-{platform}", platform) for platform in g.PLATFORMS])
@@ -240,4 +240,4 @@ def test_damage_is_told_in_words(platform, explore):
             except InputError as error:
                 in_words(error)
 
-    explore(check, damages_of(platform, *[n for n, kind in d.KINDS.items() if platform in kind.platforms]), 25)
+    explore(check, damages_of(platform, *[n for n, kind in d.KINDS.items() if platform in kind.platforms]), 15)
