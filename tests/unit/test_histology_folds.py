@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
 
 from histoweft import floors
-from histoweft.errors import HistoweftError, InputError
+from histoweft.errors import HistoweftError, InputError, NotComputed
 from histoweft.histology import context, evaluate, folds, spots
 from histoweft.histology.network import Options
 from histoweft.histology.plan import ACROSS, ALL, BLOCK, RANDOM, Fit
