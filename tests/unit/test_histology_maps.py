@@ -163,6 +163,10 @@ def measured(trained):
     return maps.measured_expression(trained[1][0], SHOWN)
 
 
+def test_a_footprint_that_the_config_gives_is_the_size_of_the_spots(trained):
+    assert maps.measured_expression(trained[1][0], SHOWN, 31.0).spot_um == 31.0
+
+
 def test_measured_expression_is_log_normalised_to_the_median(measured):
     counts = cases.section().counts.toarray().astype(float)
     totals = counts.sum(axis=1, keepdims=True)

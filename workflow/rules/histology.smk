@@ -388,6 +388,7 @@ rule paint_figure:
         mem_mb=memory(2000, 0.5),
         runtime=60,
     params:
+        footprint_um=HISTOLOGY["footprint_um"],
         library=library("histology/paint_figure"),
     message:
         "Drawing {wildcards.sample}'s painted genes"

@@ -14,7 +14,7 @@ def main(job):
     maps, genes, um_per_px = read_painted(job.input.painted, max_px=900)
     mask = read_mask(job.input.painted, max_px=900)
     rgb, rgb_um, _ = read_image(job.input.image, max_px=900)
-    measured = measured_expression(job.input.filtered, genes)
+    measured = measured_expression(job.input.filtered, genes, job.params.footprint_um)
     method = painted_by(job.input.painted)
     scores = [path for path in job.input.scores if not gaps.of(path)]
     held_out = held_out_pearson(next(iter(scores), None), genes, method)

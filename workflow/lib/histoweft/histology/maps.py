@@ -144,7 +144,9 @@ class Measured:
         return [genes[i] for i in sorted(best)]
 
 
-def measured_expression(filtered: str | os.PathLike, genes: Sequence[str]) -> Measured:
+def measured_expression(
+    filtered: str | os.PathLike, genes: Sequence[str], footprint_um: float | None = None
+) -> Measured:
     """Read the measured spots of a section for the painted genes."""
     from histoweft.histology.spots import footprint_of
     from histoweft.io import CountsFile
@@ -155,7 +157,7 @@ def measured_expression(filtered: str | os.PathLike, genes: Sequence[str]) -> Me
         at = file.obsm("spatial")[:, :2] * float(about["mpp"])
     totals = row_sums(counts)
     values = normalise(counts, float(np.median(totals)), totals)[:, names.get_indexer(pd.Index(genes))]
-    return Measured(at, values.toarray(), footprint_of(about, str(filtered))[0], names)
+    return Measured(at, values.toarray(), footprint_of(about, str(filtered), footprint_um)[0], names)
 
 
 def held_out_pearson(scores: str | os.PathLike | None, genes: Sequence[str], method: str) -> np.ndarray | None:
