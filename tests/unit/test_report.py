@@ -658,3 +658,17 @@ def test_scanpy_and_squidpy_work_on_it(assembled, tmp_path):
     assert (tmp_path / "scatter.png").stat().st_size > 1000
     plt.close("all")
     adata.write_h5ad(tmp_path / "again.h5ad")
+
+
+def test_the_studys_page_tells_what_was_read_otherwise_in_some_samples():
+    from histoweft.report.study_page import how_read
+
+    facts = [
+        {"sample": "a", "read_as": {"counts": "X", "scale": "1 um per pixel"}},
+        {"sample": "b", "read_as": {"counts": "raw", "scale": "1 um per pixel"}},
+    ]
+    page = str(how_read(facts))
+    assert "raw" in page
+    assert "1 um per pixel" not in page
+    assert "stands on their pages" in str(how_read(facts[:1]))
+    assert not how_read([{"sample": "a"}])

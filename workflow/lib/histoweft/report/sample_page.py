@@ -329,8 +329,7 @@ def histology(
         *_held_out(name, made["histology_metrics"], captions, traced),
         painted,
         composite,
-        Html("<h3>Open the maps</h3>"),
-        *_how_to_open(made["painted"]),
+        *([Html("<h3>Open the maps</h3>"), *_how_to_open(made["painted"])] if made["painted"] else []),
     )
 
 

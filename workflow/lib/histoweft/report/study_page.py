@@ -313,7 +313,7 @@ def failed(jobs: Sequence[str]) -> Html:
 
 
 def how_read(facts: list[dict[str, Any]]) -> Html:
-    """Return what was taken where files left a choice, samples read alike on one line; nothing where they left none."""
+    """Return what was taken in some samples alone where files left a choice; their pages say the rest."""
     found: dict[tuple[str, str], list[str]] = {}
     for f in facts:
         for topic, taken in (f.get("read_as") or {}).items():
@@ -322,9 +322,13 @@ def how_read(facts: list[dict[str, Any]]) -> Html:
         return Html("")
     rows = []
     for (topic, taken), names in found.items():
-        rows.append([topic, taken, "all" if len(names) == len(facts) else ", ".join(names)])
+        if len(names) < len(facts):
+            rows.append([topic, taken, ", ".join(names)])
+    alike = paragraph("What was taken alike in all samples stands on their pages.")
+    if not rows:
+        return section("How the files were read", alike)
     shown = table(["What", "Taken", "Samples"], rows, tall=len(rows) > 20)
-    return section("How the files were read", folded(f"{len(rows)} choices", shown) if len(rows) > 8 else shown)
+    return section("How the files were read", folded(f"{len(rows)} choices", shown) if len(rows) > 8 else shown, alike)
 
 
 def excluded(left_out: Sequence[Mapping[str, str]]) -> Html:
