@@ -164,3 +164,12 @@ def test_phases():
     assert list(found[:3]) == ["S", "G2M", "G1"]
     assert pd.isna(found[3])
     assert found[4] == "G2M"
+
+
+def test_conditions_without_cells_that_could_persist_are_not_compared_in_words():
+    from histoweft.states.score import _contrast_texts
+
+    names = {"measure": "persister_share", "design": "unpaired", "first": "before", "second": "after", "note": ""}
+    row = names | {"n_first": 0, "n_second": 0} | dict.fromkeys(("mean_first", "mean_second", "effect", "low"), np.nan)
+    (text,) = _contrast_texts(pd.DataFrame([row]))
+    assert text == "before and after are not compared: no cells that could persist on both sides."

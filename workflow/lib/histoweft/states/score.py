@@ -328,6 +328,8 @@ def _contrast_texts(contrast: pd.DataFrame) -> list[str]:
     if found.empty:
         return ["No two conditions are compared: the sheet names no treated and untreated samples."]
     row = found.iloc[0]
+    if not np.isfinite(row["effect"]):
+        return [f"{row['first']} and {row['second']} are not compared: no cells that could persist on both sides."]
     counted = (
         f"{row['n_first']} patients with both"
         if row["design"] == "paired"
