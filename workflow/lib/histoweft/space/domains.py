@@ -377,7 +377,7 @@ def estimate_number(tissue: Tissue, most: int = MOST_DOMAINS, seed: int = 0) -> 
     independent = len(scores) / (min(view.neighbours, tissue.near[0].shape[1]) + 1)
     d = scores.shape[1]
     table = []
-    for n in range(2, min(most, max(2, int(independent) // 2)) + 1):
+    for n in range(2, min(most, max(2, int(independent) // 2), max(2, len(scores) // 5)) + 1):
         fits = [tied_mixture(scores[rows], n, seed + start, 0.5).log_likelihood for start in range(3)]
         parameters = n * d + n - 1 + d * (d + 1) / 2
         table.append((n, max(fits), parameters * np.log(independent) - 2 * independent * max(fits)))
