@@ -145,6 +145,40 @@ def test_a_thumbnail_or_an_image_without_scale_is_no_image(tmp_path):
         assert read(SampleInput("s", "h5ad", path)).image is None
 
 
+def test_the_library_left_by_a_selection_is_the_one_that_obs_names(tmp_path):
+    rows, cols, xy = visium_grid()
+    picture = np.full((90, 80, 3), 0.5, np.float32)
+    uns = {"spatial": {name: library(picture, tissue_hires_scalef=scale) for name, scale in (("A", 0.05), ("B", 0.02))}}
+    for values in (["B"] * GRID, pd.Categorical(["B"] * GRID, categories=["A", "B"])):
+        path = place(tmp_path / "a.h5ad", xy, array_obs(rows, cols, library_id=values), uns)
+        section = read(SampleInput("s", "h5ad", path))
+        assert (section.image_kind, section.image_scale) == ("hires", 0.02)
+
+
+def test_coordinates_of_a_smaller_image_are_not_scaled_twice(tmp_path):
+    rows, cols, xy = visium_grid()
+    picture = np.full((200, 200, 3), 0.5, np.float32)
+    uns = {"spatial": {"L": library(picture, tissue_hires_scalef=0.1, spot_diameter_fullres=60.0)}}
+    assert read(SampleInput("s", "h5ad", place(tmp_path / "a.h5ad", xy, array_obs(rows, cols), uns))).image_scale == 0.1
+    scaled = place(tmp_path / "b.h5ad", xy * 0.1, array_obs(rows, cols), uns)
+    message = refused(scaled)
+    assert "spot_diameter_fullres 60 while neighbouring spots lie 10 apart" in message
+    assert "multiplied by tissue_hires_scalef already" in message
+    told = read(SampleInput("s", "h5ad", scaled, options={"image_scale": 1.0}))
+    assert (told.image_scale, round(told.mpp, 3)) == (1.0, 10.0)
+    other = {"spatial": {"L": library(picture, tissue_hires_scalef=0.1, spot_diameter_fullres=300.0)}}
+    assert "of another section" in refused(place(tmp_path / "c.h5ad", xy, array_obs(rows, cols), other))
+
+
+def test_names_of_bins_say_their_size(tmp_path):
+    rows, cols, xy = square_grid(7.3)
+    names = [f"s_002um_{row:05d}_{col:05d}-1" for row, col in zip(rows, cols)]
+    path = place(tmp_path / "a.h5ad", xy, array_obs(rows, cols).set_axis(names))
+    section = read(SampleInput("s", "h5ad", path))
+    assert section.mpp == pytest.approx(2 / 7.3)
+    assert section.spot_diameter_um == 2
+
+
 def test_of_several_libraries_the_one_of_the_subset_counts(tmp_path):
     rows, cols, xy = visium_grid()
     obs = pd.concat([array_obs(rows, cols, lib="L1"), array_obs(rows, cols, lib="L2")])
@@ -207,6 +241,45 @@ def test_spots_without_a_place_are_named_and_left_out(tmp_path):
     assert any(cases.barcodes()[0] in note.message for note in section.warnings if note.code == "without_position")
 
 
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_point_that_stands_for_no_place_is_told(tmp_path, value):
+    rows, cols, xy = visium_grid()
+    xy[:4] = value
+    section = read(SampleInput("s", "h5ad", place(tmp_path / "a.h5ad", xy, array_obs(rows, cols))))
+    assert section.counts.shape[0] == GRID - 4
+    assert section.mpp == pytest.approx(1)
+    assert "placeholders" in codes(section)
+    crowded = np.rint(np.random.default_rng(0).uniform(0, 5, (GRID, 2)))  # every place is held by many
+    assert not geometry.placeholders(crowded).any()
+
+
+@pytest.mark.parametrize("kind", [str, pd.Categorical])
+def test_columns_of_places_are_numbers_however_stored(tmp_path, kind):
+    obs = pd.DataFrame(index=[f"c{i}" for i in range(40)])
+    for name, values in zip("xy", CELLS.round(1).T):
+        obs[name] = values.astype(str) if kind is str else pd.Categorical(values)
+    path = place(tmp_path / "a.h5ad", CELLS, obs)
+    with h5py.File(path, "r+") as handle:
+        del handle["obsm/spatial"]
+    np.testing.assert_allclose(read(SampleInput("s", "h5ad", path)).xy_px, CELLS.round(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "words"),
+    [
+        ("spatial", np.array([[b"left", b"top"]] * 40), "texts, such as 'left'"),
+        ("spatial", np.ones((40, 5)), "an array of (40, 5); expected 40 rows of x and y (and z)"),
+        ("Coordinates", np.ones((40, 2)), "If obsm['Coordinates'] holds the places"),
+    ],
+)
+def test_arrays_that_are_no_known_places(tmp_path, name, array, words):
+    path = place(tmp_path / "a.h5ad", CELLS, pd.DataFrame(index=[f"c{i}" for i in range(40)]))
+    with h5py.File(path, "r+") as handle:
+        del handle["obsm/spatial"]
+        handle[f"obsm/{name}"] = array
+    assert words in refused(path)
+
+
 @pytest.mark.parametrize("words", [("True", "False"), ("yes", "no"), ("1", "0"), (1.0, 0.0), (True, False)])
 def test_in_tissue_in_any_words(tmp_path, words):
     rows, cols, xy = visium_grid()
@@ -229,7 +302,8 @@ def two(xy, names=("L1", "L2"), column="library_id", barcodes=None):
 CELLS = np.random.default_rng(1).uniform(0, 900, (40, 2))
 
 
-@pytest.mark.parametrize("column", ["library_id", "sample", "slide", "fov", "Bregma", "orig.ident", "batch", "plane"])
+@pytest.mark.parametrize("column", ["library_id", "sample", "slide", "fov", "Bregma", "orig.ident", "batch", "plane",
+                                    "Slide.name", "Library ID", "brain_section_label", "slide_ID_numeric"])  # fmt: skip
 def test_parts_on_one_another_name_the_column_to_subset_by(tmp_path, column):
     names = [f"{cell}-{part}" for part in (1, 2) for cell in range(40)]
     obs, xy = two(CELLS, column=column, barcodes=names)
@@ -252,6 +326,45 @@ def test_barcodes_tell_sections_apart(tmp_path, suffix):
     assert "barcode_suffix" in message
     section = read(SampleInput("s", "h5ad", path, subset=f"barcode_suffix={value}"))
     assert list(section.obs.index) == names[40:]
+
+
+@pytest.mark.parametrize("name", ["s_008um_{:05d}_{:05d}", "cellid_{:09d}", "{}"])
+def test_names_of_bins_and_numbered_cells_tell_sections_apart(tmp_path, name):
+    names = [f"{name.format(i, i)}-{part}" for part in (1, 2) for i in range(40)]
+    xy = np.vstack([CELLS, CELLS + 1.5])
+    path = place(tmp_path / "a.h5ad", xy, pd.DataFrame(index=names), values=cases.counts(80))
+    assert "barcode_suffix=1" in refused(path)
+    assert list(read(SampleInput("s", "h5ad", path, subset="barcode_suffix=2")).obs.index) == names[40:]
+
+
+def test_an_array_position_held_twice_is_two_sections(tmp_path):
+    rows, cols, xy = visium_grid()
+    obs = pd.concat([array_obs(rows, cols)] * 2).set_axis(cases.barcodes(2 * GRID))
+    both, values = np.vstack([xy, xy[:, ::-1] + 7]), cases.counts(2 * GRID)
+    assert "on an array position that another one holds" in refused(
+        place(tmp_path / "a.h5ad", both, obs, values=values)
+    )
+    obs["patient"] = np.repeat(["p1", "p2"], GRID)
+    path = place(tmp_path / "b.h5ad", both, obs, values=values)
+    assert "Write patient=p1 into" in refused(path)
+    assert read(SampleInput("s", "h5ad", path, subset="patient=p2")).counts.shape[0] == GRID
+    apart = place(tmp_path / "c.h5ad", np.vstack([xy, xy + 2000]), obs, values=values)
+    assert read(SampleInput("s", "h5ad", apart, subset="patient=p1|p2")).counts.shape[0] == 2 * GRID
+
+
+def test_spots_of_one_lattice_are_one_section_whatever_their_batch(tmp_path):
+    rows, cols, xy = visium_grid()
+    batch = np.random.default_rng(0).choice(["a", "b"], GRID)
+    path = place(tmp_path / "a.h5ad", xy, array_obs(rows, cols, batch=batch))
+    assert read(SampleInput("s", "h5ad", path)).counts.shape[0] == GRID
+
+
+def test_regions_of_spatialdata_on_one_another_are_sections(tmp_path):
+    obs = pd.DataFrame({"part": pd.Categorical(np.repeat(["r1", "r2"], 40))}, index=[f"c{i}" for i in range(80)])
+    uns, values = {"spatialdata_attrs": {"region_key": "part", "region": ["r1", "r2"]}}, cases.counts(80)
+    assert "part=r1" in refused(place(tmp_path / "a.h5ad", np.vstack([CELLS, CELLS + 1.5]), obs, uns, values=values))
+    tiles = place(tmp_path / "b.h5ad", np.vstack([CELLS, CELLS + 1000]), obs, uns, values=values)
+    assert read(SampleInput("s", "h5ad", tiles)).counts.shape[0] == 80
 
 
 def test_planes_of_a_third_coordinate_are_sections(tmp_path):
@@ -297,6 +410,8 @@ def test_places_that_no_section_has(tmp_path):
         ]
     ):
         assert words in refused(place(tmp_path / f"{number}.h5ad", xy, names))
+    few = pd.DataFrame(index=[f"c{i}" for i in range(5)])
+    assert "on one point" in refused(place(tmp_path / "few.h5ad", np.ones((5, 2)), few))
     pairs = place(tmp_path / "pairs.h5ad", np.repeat(CELLS[:20], 2, axis=0), names)
     assert "shared_places" in codes(read(SampleInput("s", "h5ad", pairs)))
 
@@ -346,6 +461,31 @@ def test_an_empty_matrix_never_wins(tmp_path):
     assert (read(SampleInput("s", "h5ad", in_raw)).counts != values).nnz == 0
 
 
+def test_ones_and_zeros_of_what_raw_holds_are_no_counts(tmp_path):
+    import anndata as ad
+
+    values = cases.counts(40)
+    data = ad.AnnData((values > 0).astype(np.float32), obs=pd.DataFrame(index=cases.barcodes(40)))
+    data.var_names = cases.GENES
+    data.obsm["spatial"] = CELLS
+    data.raw = ad.AnnData(values.astype(np.float32), obs=data.obs, var=data.var)
+    data.write_h5ad(tmp_path / "a.h5ad")
+    section = read(SampleInput("s", "h5ad", tmp_path / "a.h5ad"))
+    assert section.counts.sum() == values.sum()
+    assert "counts_from" in codes(section)
+
+
+def test_what_else_is_there_is_told_of_a_layer_that_the_sheet_names(tmp_path):
+    values = cases.counts(40)
+    names = pd.DataFrame(index=cases.barcodes(40))
+    path = place(tmp_path / "a.h5ad", CELLS, names, layers={"logcounts": values.astype(np.float32).log1p()})
+    assert "write X into the sheet's column layer" in refused(path, layer="logcounts")
+    empty = place(tmp_path / "b.h5ad", CELLS, names, values=values * 0, layers={"UMI": values})
+    message = refused(empty, layer="X")
+    assert "Every value is zero" in message
+    assert "write UMI into" in message
+
+
 def test_a_layer_called_counts_goes_before_another_x_of_whole_numbers(tmp_path):
     values = cases.counts().astype(np.float32)
     path = cases.h5ad(tmp_path / "a.h5ad", values.minimum(1), layers={"counts": values})
@@ -384,7 +524,7 @@ def test_fractions_that_are_no_logarithms_follow_the_policy(tmp_path):
     assert checks.log_evidence(section.counts) == ""
 
 
-@pytest.mark.parametrize("column", ["gene_symbols", "feature_name", "real_gene_name", "Symbol", "gene_name"])
+@pytest.mark.parametrize("column", ["gene_symbols", "feature_name", "real_gene_name", "Gene Symbol", "gene.name"])
 @pytest.mark.parametrize("index", ["{}", "FBgn{:07d}", "ENSMUSG{:011d}", "WBGene{:08d}", "ENSG{:011d}.4"])
 def test_symbols_are_used_wherever_the_index_holds_none(tmp_path, column, index):
     var = pd.DataFrame({column: cases.GENES}, index=[index.format(i) for i in range(8)])

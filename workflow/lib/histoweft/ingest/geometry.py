@@ -133,8 +133,11 @@ def embedded_image(path: Path, subset: str) -> tuple[str, str] | None:
     try:
         with h5py.File(path, "r") as handle:
             found = libraries(handle)
+            used = _library_used(handle, set(found)) if len(found) > 1 else None
     except (OSError, RuntimeError):
         return None  # the reader says what is wrong with the file
+    if len(found) > 1 and (own := used) is not None:
+        found = {own: found[own]}
     if len(found) > 1:
         words = {value.strip() for part in subset.split(";") for value in part.rpartition("=")[2].split("|")}
         found = {name: library for name, library in found.items() if name in words}
@@ -149,6 +152,30 @@ def embedded_image(path: Path, subset: str) -> tuple[str, str] | None:
         ),
         None,
     )
+
+
+def _library_used(handle, names: set[str]) -> str | None:
+    """Return the library that a column of obs gives to all observations: the others were left behind by a selection."""
+    import h5py
+    import numpy as np
+
+    from histoweft.ingest.tables import decode
+
+    obs = handle.get("obs")
+    for column in obs.values() if isinstance(obs, h5py.Group) else ():
+        if isinstance(column, h5py.Group) and {"categories", "codes"} <= set(column):
+            levels, codes = column["categories"], np.unique(column["codes"][:])
+            if codes.size != 1 or codes[0] < 0 or levels.dtype.kind not in "OS":
+                continue
+            value = str(decode(levels[codes[0] : codes[0] + 1])[0])
+        elif isinstance(column, h5py.Dataset) and column.ndim == 1 and column.size and column.dtype.kind in "OS":
+            values = set(map(str, decode(column[:])))
+            value = values.pop() if len(values) == 1 else ""
+        else:
+            continue
+        if value in names:
+            return value
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------- coordinates
@@ -182,8 +209,6 @@ def candidates(
     InputError
         A table of coordinates whose column names say neither x nor y.
     """
-    import pandas as pd
-
     from histoweft.ingest.tables import stop
 
     found = []
@@ -200,9 +225,20 @@ def candidates(
         found.append((f"obsm['{name}'], {named[1]}", named[0]))
     lower = {str(column): column for column in obs.columns}
     for pair in OBS_XY:
-        if set(pair) <= set(lower) and all(pd.api.types.is_numeric_dtype(obs[c]) for c in pair):
-            found.append((f"obs columns {pair[0]}, {pair[1]}", obs[list(pair)].to_numpy(float)))
+        if set(pair) <= set(lower) and (xy := _numbers_of(obs[list(pair)])) is not None:
+            found.append((f"obs columns {pair[0]}, {pair[1]}", xy))
     return found
+
+
+def _numbers_of(frame: pd.DataFrame) -> np.ndarray | None:
+    """Return columns as numbers, also where they are stored as texts or categories; None where a value is no number."""
+    import numpy as np
+    import pandas as pd
+
+    columns = [pd.to_numeric(frame[name].astype(object), errors="coerce") for name in frame]
+    if any((column.isna() & frame[name].notna()).any() for name, column in zip(frame, columns)):
+        return None
+    return np.column_stack([column.to_numpy(float) for column in columns])
 
 
 def fov_column(obs: pd.DataFrame) -> str | None:
@@ -221,6 +257,22 @@ def exchanged(obs: pd.DataFrame, xy: np.ndarray) -> str:
             same, turned = (np.nanmax(np.abs(named - xy[:, order])) < 1.5 for order in ([0, 1], [1, 0]))
             return f"{x}, {y}" if turned and not same else ""
     return ""
+
+
+def placeholders(xy: np.ndarray) -> np.ndarray:
+    """Return which observations (n,) have no place but what a program wrote for want of one.
+
+    Several on the very point (0, 0) or (-1, -1), where no other place is held by so many, or the smallest integer.
+    """
+    import numpy as np
+
+    unset = (xy <= np.iinfo(np.int32).min).any(axis=1)
+    for value in (0, -1):
+        here = (xy == value).all(axis=1)
+        if 3 <= here.sum() < len(xy):
+            others = np.unique(xy[~here], axis=0, return_counts=True)[1]
+            unset |= here if others.max() < here.sum() / 2 + 1 else False
+    return unset
 
 
 # ---------------------------------------------------------------------------------------------------------- scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +17,18 @@ if TYPE_CHECKING:
     from histoweft.ingest.geometry import Library
 
 SYMBOLS = (
-    "gene_symbols",
-    "gene_symbol",
+    "genesymbols",
+    "genesymbol",
     "symbol",
     "symbols",
-    "hgnc_symbol",
-    "mgi_symbol",
-    "gene_name",
-    "gene_names",
+    "hgncsymbol",
+    "mgisymbol",
     "genename",
-    "real_gene_name",
-    "external_gene_name",
-    "feature_name",
-    "gene_short_name",
+    "genenames",
+    "realgenename",
+    "externalgenename",
+    "featurename",
+    "geneshortname",
     "gene",
     "genes",
     "feature",
@@ -36,22 +36,23 @@ SYMBOLS = (
     "name",
     "names",
 )
+"""Columns of symbols, the likeliest first; without case and punctuation, as `IDS`."""
 IDS = (
-    "gene_ids",
-    "gene_id",
+    "geneids",
     "geneid",
     "ensembl",
-    "ensembl_id",
-    "ensembl_ids",
-    "ensembl_gene_id",
+    "ensemblid",
+    "ensemblids",
+    "ensemblgeneid",
     "accession",
-    "feature_id",
+    "featureid",
 )
 TYPES = ("feature_types", "feature_type")
 ORGANISMS = {"homo sapiens": "human", "mus musculus": "mouse", "rattus norvegicus": "rat", "danio rerio": "zebrafish",
              "ncbitaxon:9606": "human", "ncbitaxon:10090": "mouse", "ncbitaxon:10116": "rat",
              "ncbitaxon:7955": "zebrafish"}  # fmt: skip
 VELOCITY = ("spliced", "unspliced")
+_BIN = re.compile(r"s_(\d{3})um_\d{5}_\d{5}")
 
 
 def discover(path: Path, image: str | Path = "", where: str = "", subset: str = "", **options) -> Discovery:
@@ -125,7 +126,7 @@ def _assemble(path: Path, parts: dict[str, Any], notes: Notes) -> RawSection:
         counts_advice=matrices.advice(parts["matrix"], parts["looked"]),
         logged=parts["logged"],
         species=parts["species"],
-        stored={name: parts[name] for name in ("obsm", "obsm_names", "libraries")},
+        stored={name: parts.get(name, "") for name in ("obsm", "obsm_names", "libraries", "region_key")},
     )
 
 
@@ -185,6 +186,8 @@ def _locate(sample: SampleInput, found: Discovery, raw: RawSection, notes: Notes
 
 def _places(raw: RawSection, path: Path, notes: Notes) -> np.ndarray:
     """Return (n, 2) or (n, 3) coordinates: by name, those of the whole section before those of a field of view."""
+    import numpy as np
+
     from histoweft.ingest import geometry, sections, tables
 
     obs = raw.obs
@@ -195,7 +198,7 @@ def _places(raw: RawSection, path: Path, notes: Notes) -> np.ndarray:
             f"no coordinates (obsm: {', '.join(raw.stored['obsm_names']) or 'none'}; "
             f"obs: {', '.join(map(str, obs.columns[:10])) or 'none'})",
             "obsm['spatial'], or obs columns x and y",
-            "For single-cell data without coordinates use platform scrna.",
+            _where_places_may_be(raw, obs),
         )
     fov = geometry.fov_column(obs)
     apart = [entry for entry in sets if fov is None or not sections.overlaid(obs[fov], entry[1])]
@@ -203,8 +206,27 @@ def _places(raw: RawSection, path: Path, notes: Notes) -> np.ndarray:
     if pair := (geometry.exchanged(obs, xy) if label.startswith("obsm") and "columns" not in label else ""):
         xy = xy[:, [1, 0, *range(2, xy.shape[1])]]
         notes.add("axes", f"{label} holds y before x, as the obs columns {pair} show: exchanged")
+    unset = geometry.placeholders(xy[:, :2])
+    if unset.any() and not unset.all():
+        point = ", ".join(f"{value:g}" for value in xy[unset][0, :2])
+        notes.add("placeholders", f"{_some(raw.barcodes[unset])} on the point ({point}): taken as without coordinates")
+        xy = np.where(unset[:, None], np.nan, xy)
     notes.choose("coordinates", label if fov is None else f"{label}; fields of view: {fov}")
     return xy
+
+
+def _where_places_may_be(raw: RawSection, obs: pd.DataFrame) -> str:
+    """Return what to do about a file without coordinates under a name that is known."""
+    embeddings = re.compile(r"(?i)pca|umap|tsne|scvi|harmony|diffmap|fa2|phate|lsi|svd|nmf|draw_graph|latent|embed")
+    others = [name for name in raw.stored["obsm_names"] if not embeddings.search(name)]
+    if others:
+        return f"If obsm['{others[0]}'] holds the places, save it as obsm['spatial'], x first."
+    if {"array_row", "array_col"} <= set(obs):
+        return (
+            "It has array positions only: read the pixels of tissue_positions.csv again and save them as "
+            "obsm['spatial'], x (pxl_col_in_fullres) first."
+        )
+    return "For single-cell data without coordinates use platform scrna."
 
 
 def _in_tissue(values: pd.Series, path: Path, notes: Notes) -> np.ndarray:
@@ -229,8 +251,17 @@ def _some(names) -> str:
 
 def _library(raw: RawSection, obs: pd.DataFrame) -> Library | None:
     """Return the library of these observations, and note its name; None where several, or none, may be theirs."""
+    from histoweft.ingest import sections
+
     known: dict[str, Library] = raw.stored["libraries"]
     names = list(known)
+    key = raw.stored["region_key"]
+    placed = raw.positions[["x", "y"]].reindex(obs.index).to_numpy(float) if not known and key in obs else None
+    if placed is not None and sections.overlaid(obs[key], placed):
+        # the elements that SpatialData's table annotates: side by side they may be tiles of one section
+        names = sorted(obs[key].dropna().astype(str).unique())
+        raw.library_ids = names
+        return None
     for column in obs.columns if len(names) > 1 else ():
         values = obs[column].dropna().astype(str).unique()
         if len(values) and set(values) <= set(names):
@@ -249,6 +280,9 @@ def _scale(sample: SampleInput, found: Discovery, raw: RawSection, library: Libr
     pitch = float(sample.option("spot_pitch_um") or 100.0)
     shape = geometry.lattice_of(frame) if {"array_row", "array_col"} <= set(frame) else ""
     bin_um = NAN if library is None else library.number("bin_size_um")
+    named = {match.group(1) if match else "" for match in map(_BIN.match, frame.index)}
+    if not bin_um > 0 and len(named) == 1 and (digits := named.pop()):
+        bin_um = float(digits)  # Visium HD says the size in the name of each bin: s_008um_00012_00345-1
     if library is not None:
         raw.mpp = library.number("microns_per_pixel")
     if shape and len(_known(frame)) < len(frame):
@@ -262,6 +296,8 @@ def _scale(sample: SampleInput, found: Discovery, raw: RawSection, library: Libr
         raw.mpp_estimate = checks.mpp_from_lattice(_known(frame), row_um=pitch * 3**0.5 / 2, col_um=pitch / 2)
         raw.mpp_source = f"the spot pitch ({pitch:g} um)"
         raw.spot_diameter_um = 0.55 * pitch
+        if library is not None and found.image is not None and not sample.option("image_scale"):
+            _check_scaled(library, pitch / raw.mpp_estimate, found)
     elif shape == "square":
         raw.on_lattice = True
         if bin_um > 0:
@@ -275,6 +311,28 @@ def _scale(sample: SampleInput, found: Discovery, raw: RawSection, library: Libr
         raw.spot_diameter_um = bin_um if bin_um > 0 else diameter * (mpp if diameter > 1 else NAN)
     raw.spot_diameter_um = float(sample.option("spot_diameter_um") or raw.spot_diameter_um)
     notes.choose("lattice", shape or "none: cells, or places without array_row and array_col")
+
+
+def _check_scaled(library: Library, pitch_px: float, found: Discovery) -> None:
+    """Stop where spots are larger than they can lie apart: the coordinates are not in full-resolution pixels."""
+    from histoweft.ingest import tables
+
+    diameter = library.number("spot_diameter_fullres")
+    if not diameter > 1 or 0.3 < diameter / pitch_px < 1:
+        return
+    told = f"spot_diameter_fullres {diameter:.4g} while neighbouring spots lie {pitch_px:.4g} apart"
+    # a spot is 55 to 65 um wide, 100 um from the next
+    factor = next(
+        (name for name, value in library.scalefactors.items() if 0.45 < value * diameter / pitch_px < 0.75), None
+    )
+    hint = "These are the scale factors, or the coordinates, of another section."
+    if factor is not None:
+        hint = (
+            f"The coordinates seem to be multiplied by {factor} already: keep full-resolution pixels in obsm, or say "
+            "in the sheet's column image_scale how many of the image's pixels one coordinate unit is."
+        )
+    where = f"{found.roles['matrix']}, uns['spatial'], library {library.name}"
+    tables.stop(where, told, "spots a little more than half as wide as they lie apart", hint)
 
 
 def _known(frame: pd.DataFrame) -> pd.DataFrame:
@@ -303,7 +361,7 @@ def gene_columns(var: pd.DataFrame, notes: Notes | None = None) -> tuple[np.ndar
     """
     notes = Notes() if notes is None else notes
     index = var.index.astype(str).to_numpy(object)
-    lower = {str(c).casefold(): c for c in reversed(var.columns)}
+    lower = {re.sub(r"[\W_]+", "", str(c).casefold()): c for c in reversed(var.columns)}
     ids = next((_words(var[lower[c]]) for c in IDS if c in lower), None)
     kind = name_kind(index)
     if kind == "symbols":
@@ -363,6 +421,7 @@ def read_anndata(path: Path, sample: SampleInput, notes: Notes, spatial: bool = 
             "obsm_names": obsm,
             "layers": {n: m for n, m in layers.items() if m.shape == counts.shape},
             "libraries": geometry.libraries(handle) if spatial else {},
+            "region_key": _text(handle, "uns/spatialdata_attrs/region_key"),
             "matrix": chosen,
             "looked": looked,
             "logged": "log1p" in handle.get("uns", ()) and not chosen.startswith("layers/"),
@@ -392,6 +451,17 @@ def _organism(handle, obs: pd.DataFrame) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+def _text(handle, name: str) -> str:
+    """Return a single text of an open file, empty where there is none."""
+    import h5py
+
+    from histoweft.ingest.tables import decode
+
+    stored = handle.get(name)
+    is_text = isinstance(stored, h5py.Dataset) and stored.shape == () and stored.dtype.kind in "OS"
+    return str(decode([stored[()]])[0]) if is_text else ""
+
+
 def _stored_places(handle, path: Path, n: int) -> dict[str, Any]:
     """Return the known sets of coordinates in obsm: arrays, and tables with their column names."""
     import h5py
@@ -411,9 +481,17 @@ def _stored_places(handle, path: Path, n: int) -> dict[str, Any]:
         else:
             values = read_element(stored)
             values = values.toarray() if hasattr(values, "toarray") else values
-        if values.ndim != 2 or values.shape[0] != n or values.shape[1] < 2:
-            tables.stop(f"{path}, obsm['{name}']", f"an array of {values.shape}", f"{n} rows of x and y")
-        found[name] = values if hasattr(values, "columns") else values.astype(float)
+        is_table = hasattr(values, "columns")
+        if values.ndim != 2 or values.shape[0] != n or values.shape[1] < 2 or (values.shape[1] > 3 and not is_table):
+            tables.stop(f"{path}, obsm['{name}']", f"an array of {values.shape}", f"{n} rows of x and y (and z)")
+        try:
+            found[name] = values if is_table else values.astype(float)
+        except ValueError:
+            tables.stop(
+                f"{path}, obsm['{name}']",
+                f"texts, such as {str(tables.decode(values[:1, 0])[0])!r}",
+                "numbers: x and y",
+            )
     return found
 
 

@@ -116,8 +116,11 @@ def choose(handle, path: Path, wanted: str, where: str, notes: Notes) -> tuple[s
     first = [name for name in ORDER if name in present]
     seen = {name: look(handle[name], name) for name in first if name in NAMED or name in ("X", "matrix")}
     good = [name for name in seen if seen[name].whole and not seen[name].empty]
+    logged = "log1p" in handle.get("uns", ()) if "uns" in handle else False
     for name in (name for name in first if name not in seen):
         seen[name] = look(handle[name], name, None if not good else _GLANCE)
+        if good == ["X"] and seen[name].whole and _no_counts_beside(seen["X"], seen[name], logged):
+            good = []  # X holds rounded logarithms, or ones and zeros, of what raw holds
         good += [name] if seen[name].whole and not seen[name].empty and not good else []
     seen |= {name: look(handle[name], name, _GLANCE) for name in present if name not in seen}
     chosen = good[0] if good else next((name for name in seen if not seen[name].empty), next(iter(seen)))
@@ -145,9 +148,16 @@ def choose(handle, path: Path, wanted: str, where: str, notes: Notes) -> tuple[s
     return chosen, listed
 
 
+def _no_counts_beside(main: Stored, other: Stored, logged: bool) -> bool:
+    """Return whether an X of whole numbers is what was made of counts in raw: ones and zeros, or rounded logarithms."""
+    return other.largest > main.largest and (main.largest <= 1 or (logged and main.largest < 20))
+
+
 def _main_said(seen: dict[str, Stored]) -> str:
     if "X" not in seen:
         return "there is no X"
+    if seen["X"].whole and not seen["X"].empty:
+        return "X holds ones and zeros, or rounded logarithms, of another matrix"
     return "X is empty" if seen["X"].empty else "X does not hold integers"
 
 
@@ -162,7 +172,7 @@ def _wanted(handle, present: list[str], wanted: str, where: str, notes: Notes) -
         short = [n.removeprefix("layers/").removesuffix("/X") for n in present]
         stop(where, repr(wanted), f"one of: {', '.join(short)}", nearest(plain, short))
     notes.choose("counts", f"{called(name)}, as the sheet's column layer says")
-    return name, [look(handle[name], name, _GLANCE)]
+    return name, [look(handle[n], n, _GLANCE) for n in present]
 
 
 def listing(stored: Iterable[Stored]) -> str:

@@ -196,9 +196,9 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
         keep &= ~empty
     if not keep.any() and not faults:
         steps = ", ".join(f"{name} {n}" for name, n in dropped.items()) or "nothing"
-        faults.add(
-            where, f"no spot left of {len(keep)} (dropped: {steps})", "at least one", "Check subset and positions."
-        )
+        zeros = f"Every value is zero: is this the matrix of the counts? {raw.counts_advice}".strip()
+        hint = zeros if empty.all() else "Check subset and positions."
+        faults.add(where, f"no spot left of {len(keep)} (dropped: {steps})", "at least one", hint)
     mpp, source = NAN, "unknown"
     xy, orientation = None, 1
     if raw.positions is not None:

@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 SUFFIX, PLANE = "barcode_suffix", "z"
 """Columns that a rule `subset` can name in any file: what stands around a barcode, and a third coordinate."""
-SECTION_NAMES = {"library_id", "library", "library_name", "slide", "slide_id", "slide_name", "section", "section_id",
-                 "section_name", "slice", "slice_id", "slice_name", "puck", "puck_id", "capture_area", "tissue_section",
-                 "plane", "z_plane", "bregma", "spatial_library"}  # fmt: skip
-"""Columns that tell sections apart by their name."""
-MAYBE_NAMES = {"sample", "sample_id", "sample_name", "samples", "orig.ident", "orig_ident", "batch", "replicate", "run",
-               "image", "imagename", "imagenb", "image_id", "roi", "dataset", "core", "tma", *geometry.FOV}  # fmt: skip
+SECTION_NAMES = {"libraryid", "library", "libraryname", "slide", "slideid", "slidename", "slideidnumeric", "section",
+                 "sectionid", "sectionname", "sectionlabel", "brainsection", "brainsectionlabel", "slice", "sliceid",
+                 "slicename", "puck", "puckid", "capturearea", "tissuesection", "runtissuename", "plane", "zplane",
+                 "bregma", "spatiallibrary"}  # fmt: skip
+"""Columns that tell sections apart by their name, without case and punctuation."""
+MAYBE_NAMES = {"sample", "sampleid", "samplename", "samples", "origident", "batch", "replicate", "run", "image",
+               "imagename", "imagenb", "imageid", "roi", "dataset", "core", "tma", "fov", "fovid", "fovname",
+               "fieldofview"}  # fmt: skip
 """Columns that tell sections apart only where their parts lie on one another."""
 MAX_PARTS = 200
 _FEWEST_EACH = 5
 _FEWEST = 20
 _OVERLAP = 0.5
-# DNA, or the letters of Xenium's cell names, with the gem group that Cell Ranger and Space Ranger append
-_CORE = re.compile(r"(?<![A-Za-z])(?:[ACGTN]{6,}|[a-p]{8})(?![A-Za-z])")
+# DNA, the letters of Xenium's cell names, the bins and cells of Visium HD; Space Ranger appends the gem group
+_CORE = re.compile(r"(?<![A-Za-z])(?:[ACGTN]{6,}|[a-p]{8}|s_\d{3}um_\d{5}_\d{5}|cellid_\d{9})(?![A-Za-z\d])")
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,23 @@ def suffixes(barcodes: Sequence[str]) -> np.ndarray | None:
     for barcode in barcodes:
         match = _CORE.search(str(barcode))
         if match is None:
-            return None
+            return _joined(barcodes)
         rest = str(barcode)[: match.start()] + str(barcode)[match.end() :]
         found.append(rest.strip("-_:. "))
     return np.array(found, dtype=object)
+
+
+def _joined(barcodes: Sequence[str]) -> np.ndarray | None:
+    """Return what was appended to numbered cells to join files (``0`` of 17-0), or None: most numbers come again."""
+    import pandas as pd
+
+    parts = pd.Series(list(map(str, barcodes))).str.extract(r"^(?P<core>\d+)[-_](?P<tag>\w{1,20})$")
+    cores, tags = parts["core"].nunique(), parts["tag"].nunique()
+    again = len(parts) - cores
+    # 3_14 of an array and fov_cell have as many of the one as of the other, or more
+    if parts.isna().any(axis=None) or tags < 2 or cores < 10 * tags or again < 0.3 * len(parts):
+        return None
+    return parts["tag"].to_numpy(object)
 
 
 def planes(z: np.ndarray) -> bool:
@@ -119,21 +134,31 @@ def ways(
     found: list[tuple[int, Parts]] = []
     for column in obs.columns:
         name, values = str(column), obs[column]
-        lower = name.casefold()
+        plain = _plain(name)
         is_library = len(named) > 1 and values.nunique() > 1 and set(map(_text, values.dropna().unique())) <= named
-        if not (is_library or lower in SECTION_NAMES or lower in MAYBE_NAMES or name == PLANE):
+        if not (is_library or plain in SECTION_NAMES or plain in MAYBE_NAMES or name == PLANE):
             continue
         parts = _parts(name, values, xy)
         if parts is None or (name == PLANE and not planes(pd.to_numeric(values, errors="coerce").to_numpy(float))):
             continue
-        is_fov = lower in geometry.FOV
-        sure = (is_library and not is_fov) or lower in SECTION_NAMES or name == PLANE
-        if sure or parts.overlaid:
+        is_fov = name.casefold() in geometry.FOV
+        sure = (is_library and not is_fov) or plain in SECTION_NAMES or name == PLANE
+        if sure or (parts.overlaid and not _one_lattice(xy)):
             found.append((0 if is_library else 1 if sure else 2, parts))
     tags = suffixes(barcodes)
     if tags is not None and (parts := _parts(SUFFIX, pd.Series(tags), xy)) is not None:
         found.append((3, parts))
     return [parts for _, parts in sorted(found, key=lambda entry: entry[0])]
+
+
+def _one_lattice(xy: np.ndarray) -> bool:
+    """Return whether these are the spots of one lattice, each place held once: no batch there is a second section."""
+    return places.duplicate_share(xy) == 0 and places.lattice(xy) > 0
+
+
+def _plain(name: str) -> str:
+    """Return a column's name without case and punctuation."""
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def repeats_hint(obs: pd.DataFrame | None, barcodes: Sequence[str], cell: str) -> str:
@@ -143,17 +168,23 @@ def repeats_hint(obs: pd.DataFrame | None, barcodes: Sequence[str], cell: str) -
     index = pd.Index(barcodes)
     if not index.has_duplicates:
         return ""
+    if column := _column_apart(obs, pd.DataFrame({"barcode": index})):
+        return (
+            f"Within each value of {column} a barcode occurs once: one sample is one section, so write "
+            f"{column}={obs[column].astype(str).iloc[0]} into {cell}."
+        )
+    return "No column tells observations of one name apart: was a file joined with itself? Leave out the copies."
+
+
+def _column_apart(obs: pd.DataFrame | None, keys: pd.DataFrame) -> str | None:
+    """Return the column within each value of which every key (a row of n) occurs once; known names go first."""
     columns = [] if obs is None else [c for c in obs.columns if 1 < obs[c].nunique() <= MAX_PARTS]
     known = SECTION_NAMES | MAYBE_NAMES
-    for column in sorted(columns, key=lambda c: (str(c).casefold() not in known, obs[c].nunique())):
-        pairs = pd.DataFrame({"barcode": index, "part": obs[column].astype(str).to_numpy()})
-        if not pairs.duplicated().any():
-            value = pairs["part"].iloc[0]
-            return (
-                f"Within each value of {column} a barcode occurs once: one sample is one section, so write "
-                f"{column}={value} into {cell}."
-            )
-    return "No column tells observations of one name apart: was a file joined with itself? Leave out the copies."
+    keys = keys.reset_index(drop=True)
+    for column in sorted(columns, key=lambda c: (_plain(str(c)) not in known, obs[c].nunique())):
+        if not keys.assign(_part=obs[column].astype(str).to_numpy()).duplicated().any():
+            return column
+    return None
 
 
 def _text(value: object) -> str:
@@ -212,8 +243,10 @@ def check(
             f"own. `./histoweft split {source}` writes these lines."
         )
         if not parts.overlaid:
-            both = "|".join(list(parts.sizes)[:3])
+            both = "|".join(list(parts.sizes)[:12]) + ("|..." if len(parts.sizes) > 12 else "")
             hint += f" Where the parts lie side by side on purpose, name them all: {parts.column}={both}."
+        elif _plain(parts.column) in MAYBE_NAMES | {PLANE}:
+            hint += f" Where it is one section all the same, write the file without {parts.column}."
         faults.add(where, f"several sections in one sample: {parts}{lie}", "one section", hint)
         return
     if len(libraries) > 1 and geometry.fov_column(obs) is None and not vouched:
@@ -223,17 +256,53 @@ def check(
         hint = "Keep one library in the file, or add an obs column of their names and take one by the column subset."
         faults.add(where, f"{told} each observation is", "one section", hint)
         return
-    _check_places(xy, on_lattice, where, faults, notes)
+    _check_array(obs, vouched, cell, where, faults)
+    if not faults:
+        _check_places(obs, xy, on_lattice, cell, where, faults, notes)
 
 
-def _check_places(xy: np.ndarray, on_lattice: bool, where: str, faults: Faults, notes: Notes) -> None:
-    """Judge places that nothing in the file takes apart."""
-    if len(xy) < _FEWEST:
+def _check_array(obs: pd.DataFrame, vouched: set[str], cell: str, where: str, faults: Faults) -> None:
+    """Note a fault where spots hold one array position twice, wherever they lie: a slide has each once.
+
+    Unless a column that the sheet names, with several of its values, takes them apart.
+    """
+    if not {"array_row", "array_col"} <= set(obs) or len(obs) < _FEWEST:
+        return
+    array = obs[["array_row", "array_col"]].astype(object).dropna()
+    twice = int(array.duplicated().sum())
+    told_apart = _column_apart(obs.loc[:, [c for c in obs if c in vouched]], obs[["array_row", "array_col"]])
+    if twice > places.MAX_DUPLICATES_ON_LATTICE * len(array) and told_apart is None:
+        told = f"{twice:,} of {len(array):,} observations on an array position that another one holds"
+        expected = "one section, with a spot on each array_row and array_col"
+        hint = "Was a file joined with another, or with itself? No column tells them apart."
+        faults.add(where, told, expected, _apart_hint(obs.loc[array.index], cell, array, hint))
+
+
+def _apart_hint(obs: pd.DataFrame, cell: str, keys: pd.DataFrame, otherwise: str) -> str:
+    """Return which column takes observations apart that share a place, and what to write."""
+    if column := _column_apart(obs, keys):
+        value = obs[column].astype(str).iloc[0]
+        return f"Within each value of {column} they do not: is it one section each? Write {column}={value} into {cell}."
+    return otherwise
+
+
+def _check_places(
+    obs: pd.DataFrame, xy: np.ndarray, on_lattice: bool, cell: str, where: str, faults: Faults, notes: Notes
+) -> None:
+    """Judge places that no column takes apart by its name."""
+    import pandas as pd
+
+    if len(xy) > 2 and (xy == xy[0]).all():
+        hint = "Are these coordinates? Read the positions again and write the file anew."
+        faults.add(where, f"all {len(xy):,} observations on one point", "places spread over one section", hint)
+    if len(xy) < _FEWEST or faults:
         return
     share = places.duplicate_share(xy)
     most = places.MAX_DUPLICATES_ON_LATTICE if on_lattice else places.MAX_DUPLICATES
     if share > most or _one_coordinate(xy):
         hint = "Are these the coordinates of a field of view, or several sections? No column tells them apart."
+        if share > most:
+            hint = _apart_hint(obs, cell, pd.DataFrame(xy), hint)
         faults.add(where, places.fault_of(xy, on_lattice), "places spread over one section", hint)
     elif share > places.TOLD_DUPLICATES:
         told = f"{round(share * len(xy)):,} of {len(xy):,} observations lie on a place that another one holds"
