@@ -47,6 +47,11 @@ def test_a_target_is_found_wherever_it_stands(words):
     assert line.arguments() == [*cores, "--configfile", "config.yaml", "--", TARGET]
 
 
+def test_a_target_typed_with_its_whole_path_is_the_workflows(folder):
+    words = read("--configfile", "config.yaml", str(folder / TARGET)).arguments()
+    assert words == ["--configfile", "config.yaml", "--", TARGET]
+
+
 def test_config_files_settings_and_targets_are_told_apart():
     files, settings = "--configfile config.yaml more.json", "--config a_b=results/x seed=2"
     words = f"all -n {files} {TARGET} {settings} ingest_counts --res gpu=0 {TARGET}"
@@ -75,6 +80,9 @@ def test_words_of_options_that_are_not_among_the_usual_stay_with_them():
     [
         ("version", "found 'version'; expected a command (demo, preflight, split,"),
         ("preflihgt", "Did you mean 'preflight'?"),
+        ("--configfile config.yaml ingest_count", "Did you mean 'ingest_counts'?"),
+        ("--configfile config.yaml demo", "A command stands first: ./histoweft demo"),
+        ("—n --configfile config.yaml", "found '—n'; expected plain hyphens. Write -n."),
         ("ingest_count", "Did you mean 'ingest_counts'?"),
         ("config.yaml", "expected an option before a config file. Write --configfile config.yaml."),
         ("—configfile config.yaml", "found '—configfile'; expected plain hyphens. Write --configfile."),

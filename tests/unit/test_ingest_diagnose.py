@@ -39,8 +39,10 @@ def read_h5(path):
     ("content", "words"),
     [
         (b"<!DOCTYPE html><html>Sign in</html>", "a web page (HTML)"),
-        (gzip.compress(b"x" * 99, mtime=0), "gzip-compressed data, not an HDF5 file"),
+        (gzip.compress(b"\x89HDF\r\n\x1a\n" + b"x" * 99, mtime=0), "gzip-compressed data, not an HDF5 file"),
+        (gzip.compress(b"RDX3\nX\n"), "gzip-compressed data (an R file (RData) inside), not an HDF5 file"),
         (b"PK\x03\x04" + b"\0" * 99, "a zip archive, not an HDF5 file"),
+        (b"\0" * 4096, "zero bytes, as a download leaves that was not finished, not an HDF5 file"),
         (b"gene\tcell\n", "plain text, not an HDF5 file"),
         (b"", "an empty file (0 bytes)"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
@@ -152,10 +154,24 @@ def test_latin_1_is_named_with_the_word_and_the_remedy(tmp_path, suffix):
     assert "iconv -f WINDOWS-1252 -t UTF-8" in fault.hint
 
 
-def test_utf_16_is_read_by_its_mark(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_utf_16_and_32_are_read_by_their_mark(tmp_path, encoding):
     path = tmp_path / "a.csv"
-    path.write_bytes("a;b\nü;2\n".encode("utf-16"))
+    path.write_bytes("a;b\nü;2\n".encode(encoding))
     assert tables.read_table(path).iloc[0].tolist() == ["ü", 2]
+
+
+def test_a_web_page_called_csv(tmp_path):
+    fault = told(cases.text(tmp_path / "a.csv", "<!DOCTYPE html>\n<html><body>a, b</body></html>\n"), tables.read_table)
+    assert fault.found.startswith("a web page (HTML)")
+    assert "logged in" in fault.hint
+
+
+def test_commas_inside_of_columns_that_semicolons_separate(tmp_path):
+    path = cases.text(tmp_path / "a.csv", "barcode;label\nA;glia, big\nB;glia, small\n")
+    assert tables.read_table(path)["label"].tolist() == ["glia, big", "glia, small"]
+    path = cases.text(tmp_path / "r.csv", '"label"\n"A","x"\n"B","y"\n')
+    assert tables.read_table(path)["label"].tolist() == ["x", "y"]
 
 
 def test_excel_file_called_csv(tmp_path):

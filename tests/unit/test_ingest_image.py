@@ -199,6 +199,33 @@ def test_aperio_pixel_size(tmp_path):
         tmp_path / "a.svs", smooth(64, 64), description="Aperio Image|AppMag = 20|MPP = 0.4990", metadata=None
     )
     assert image_mpp(tmp_path / "a.svs") == 0.499
+    tifffile.imwrite(tmp_path / "b.svs", smooth(64, 64), description="Aperio Image|MPP = 0,2520", metadata=None)
+    assert image_mpp(tmp_path / "b.svs") == 0.252
+
+
+def packed(content, flip=None, end=None):
+    data = bytearray(gzip.compress(content, 0, mtime=0))
+    if flip:
+        data[flip] ^= 255
+    return bytes(data[:end])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.png.gz", packed(b"x" * 900, flip=-6), "damaged: its checksum does not fit"),
+        ("a.png.gz", packed(b"x" * 900, flip=11), "damaged: its checksum does not fit"),
+        ("a.png.gz", packed(b"x" * 900, end=-100), "cut short"),
+        ("a.png.gz", b"x" * 900, "not gzipped"),
+        ("a.png", packed(b"x" * 900), "gzip-compressed data under the name of an image.*Unpack it"),
+        ("a.tif", b"%PDF-1.4", "a PDF under the name of an image.*as TIFF, PNG or JPEG"),
+        ("a.tif", b"\x01\x02\x00\x03" * 99, "a format that is not known here"),
+    ],
+)
+def test_what_is_no_image_is_called_by_what_it_is(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        image_size(tmp_path / name)
 
 
 def test_size_limit_of_pictures_is_said(tmp_path, monkeypatch):

@@ -274,9 +274,9 @@ def test_what_an_image_shows():
 # ------------------------------------------------------------------------------------------------------ planning
 
 
-def plan(platform, path, **columns):
+def plan(platform, path, scale=0.0, **columns):
     found = discover(platform, path, where="line 2", **columns)
-    return [str(fault) for fault in [*found.faults.items, *image_checks.planned(found, "line 2").items]]
+    return [str(fault) for fault in [*found.faults.items, *image_checks.planned(found, "line 2", scale).items]]
 
 
 def test_images_are_judged_before_the_first_job(tmp_path):
@@ -287,7 +287,11 @@ def test_images_are_judged_before_the_first_job(tmp_path):
     (fault,) = plan("visium", tmp_path, image=tmp_path / "if.ome.tif")
     assert "DAPI, CD3" in fault
     (fault,) = plan("visium", tmp_path, image=cases.picture(tmp_path / "half.png", 400, 400))
-    assert "2 times smaller" in fault
+    assert "2 times smaller than that picture: if it shows the same, write 0.5 in the column image_scale" in fault
+    assert plan("visium", tmp_path, 0.5, image=tmp_path / "half.png") == []
+    (fault,) = plan("visium", tmp_path, 2.0, image=tmp_path / "half.png")
+    assert "found image_scale 2; expected about 0.5, as tissue_hires_image.png and scalefactors_json.json say" in fault
+    assert plan("visium", tmp_path, 0.5, image=cases.picture(tmp_path / "cropped.png", 400, 300)) == []
     (tmp_path / "bad.png").write_bytes(b"no image")
     (fault,) = plan("visium", tmp_path, image=tmp_path / "bad.png")
     assert "bad.png: found an unreadable image" in fault

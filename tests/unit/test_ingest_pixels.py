@@ -420,6 +420,7 @@ def test_units_of_ome(tmp_path, size, unit, expected):
         ({"imagej": True, "resolution": (2, 2), "metadata": {"unit": "\\u00B5m"}}, 0.5),
         ({"imagej": True, "resolution": (2000, 2000), "metadata": {"unit": "mm"}}, 0.5),
         ({"imagej": True, "resolution": (2, 2), "metadata": {"unit": "pixel"}}, None),
+        ({"imagej": True, "resolution": (72, 72), "metadata": {"unit": "inch"}}, None),
     ],
 )
 def test_pixel_sizes_of_other_writers(tmp_path, options, expected):

@@ -479,6 +479,17 @@ def test_h5ad_matrix_kinds(tmp_path, kind):
     np.testing.assert_array_equal(section.counts.toarray(), values.toarray())
 
 
+@pytest.mark.parametrize(("mpp", "told"), [(0.5, False), (500.0, True), (0.0005, True)])
+def test_h5ad_mpp_in_another_unit_is_told(tmp_path, mpp, told):
+    section = read(SampleInput("s1", "h5ad", cases.h5ad(tmp_path / "a.h5ad"), mpp=mpp))
+    assert ("mpp" in codes(section)) == told
+
+
+def test_a_loom_file_called_h5ad(tmp_path):
+    cases.loom(tmp_path / "a.h5ad")
+    assert "It is a loom file: rename it to a.loom" in failing(platform="h5ad", path=tmp_path / "a.h5ad")
+
+
 def test_h5ad_coordinates_from_obs_and_subset(tmp_path):
     obs = pd.DataFrame({"x": np.arange(36.0), "y": 2.0, "section": ["a"] * 18 + ["b"] * 18}, index=cases.barcodes())
     path = cases.h5ad(tmp_path / "a.h5ad", spatial=False, obs=obs)
@@ -570,6 +581,8 @@ def test_labels_by_barcode_with_missing_rows(tmp_path):
     assert section.obs["label"].isna().sum() == 16
     assert section.obs["label"].value_counts().to_dict() == {"L1": 20}
     assert "labels_partial" in codes(section)
+    none = cases.text(tmp_path / "none.csv", rows.assign(layer="NA").to_csv(index=False))
+    assert "labels_empty" in codes(read(SampleInput("s1", "visium", tmp_path / "v", labels=none)))
 
 
 def test_labels_without_suffix_and_named_column(tmp_path):

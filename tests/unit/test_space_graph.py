@@ -111,6 +111,13 @@ def test_points_at_one_place_and_on_a_line():
     )
 
 
+@pytest.mark.parametrize("noise", [1e-9, 1e-4])
+def test_a_line_within_rounding_has_no_triangles(noise):
+    line = np.column_stack([np.arange(50.0), np.random.default_rng(0).normal(0, noise, 50)])
+    _, connectivities, _ = spatial_graph(Section(line, True, "xenium"))
+    assert connectivities[4].indices.tolist() == [3, 5]
+
+
 def two_sections(shift):
     return np.vstack([hexagonal(), hexagonal() + shift])
 
@@ -139,9 +146,19 @@ def test_scattered_spots_and_shared_places_are_told():
     section = Section(np.vstack([cells(100), cells(100)[:5]]), True, "xenium")
     kind, graph, _ = spatial_graph(section)
     assert cautions(section, graph, kind)[0].startswith("5 of 105 observations on a place that another one holds")
+    section = Section(cells(100), True, "xenium")
+    kind, graph, _ = spatial_graph(section, "radius", radius_um=1e-3)
+    assert cautions(section, graph, kind)[0].startswith("100% of the 100 observations have no neighbour")
     section = Section(hexagonal(), True, "visium")
     kind, graph, _ = spatial_graph(section)
     assert cautions(section, graph, kind) == []
+
+
+def test_points_without_a_place_are_refused():
+    xy = cells(30)
+    xy[3, 1] = np.nan
+    with pytest.raises(InputError, match="1 of 30 observations without a place"):
+        spatial_graph(Section(xy, True, "xenium"))
 
 
 @pytest.mark.parametrize(

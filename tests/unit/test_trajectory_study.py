@@ -1,6 +1,7 @@
 """A whole trajectory on planted cells: reading, fitting, stability, floors, scores, verdicts, pictures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -411,6 +412,13 @@ def test_copies_of_cells_get_their_twin_s_results_and_change_nothing(chosen, wan
     assert int(again.distinct.sum()) == 200
     assert f"{len(order) - 200} of {len(order)} cells are exact copies" in again.notes[0]
     assert "exact copies" in results.facts(chosen.take(order), again, wanted)["notes"][0]
+
+
+def test_cells_without_finite_components_are_named(chosen, wanted):
+    points = chosen.points.copy()
+    points[[3, 7], 0] = np.nan
+    with pytest.raises(InputError, match=rf"found 2 of .* cells without components \(first: {chosen.barcodes[3]}\)"):
+        fit.fit(replace(chosen, points=points), wanted, 0)
 
 
 def test_a_sample_without_copies_has_nothing_to_say_of_them(found):

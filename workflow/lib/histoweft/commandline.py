@@ -107,7 +107,7 @@ def read(arguments: list[str], rules: list[str], snakemake_options: Callable[[],
 
 def _take_apart(arguments: list[str], rules: list[str], line: Line) -> bool:
     """Sort words into options, settings and targets; return whether ``--configfile`` was there."""
-    words, free, given_files = list(arguments), True, False
+    words, free, given_files = [_from_here(word) for word in arguments], True, False
     while words:
         word = words.pop(0)
         if word == "--":
@@ -141,7 +141,8 @@ def _takes(option: str, word: str) -> bool:
 def _settle(name: str, values: list[str], rules: list[str], line: Line) -> None:
     """Take the values of an option that takes several, and leave it what are targets."""
     if name in CONFIGFILES:
-        taken = [value for value in values if not _is_target(value, rules)]
+        first = [] if line.configfiles else values[:1]
+        taken = [value for value in values if not _is_target(value, rules) and (value in first or _is_path(value))]
         line.configfiles += taken
     else:
         taken = [value for value in values if re.match(r"[^/=]+=", value) or not _is_target(value, rules)]
@@ -153,6 +154,20 @@ def _settle(name: str, values: list[str], rules: list[str], line: Line) -> None:
         elif taken:
             line.words += [name, *taken]
     line.targets += [value for value in values if value not in taken]
+
+
+def _from_here(word: str) -> str:
+    """Return a file of the results as the workflow calls it, where its whole path was typed."""
+    path = Path(word)
+    if not path.is_absolute() or not path.is_relative_to(Path.cwd()):
+        return word
+    inner = path.relative_to(Path.cwd())
+    return str(inner) if inner.parts[:1] and inner.parts[0] in FOLDERS else word
+
+
+def _is_path(value: str) -> bool:
+    """Return whether a word is that of a file: others after a config file are targets, though misspelled ones."""
+    return "/" in value or "." in value or Path(value).exists()
 
 
 def _is_target(value: str, rules: list[str]) -> bool:
@@ -182,7 +197,8 @@ def _check_options(words: list[str], snakemake_options: Callable[[], list[str]],
     for word in words:
         name = word.partition("=")[0]
         if word[:1] and word[0] in DASHES:
-            faults.add(WHERE, repr(word), "plain hyphens", f"Write --{name.strip(DASHES + '-')}.")
+            bare = name.strip(DASHES + "-")
+            faults.add(WHERE, repr(word), "plain hyphens", f"Write {'--' if len(bare) > 1 else '-'}{bare}.")
         elif name[:2] == "--" and name not in usual:
             every = snakemake_options()
             if not any(one.startswith(name) for one in every):
@@ -206,7 +222,10 @@ def _check_target(target: str, rules: list[str], faults: Faults) -> None:
         expected = (
             f"a command ({', '.join(COMMANDS)}), an option such as --configfile, a rule, or a file below results/"
         )
-        faults.add(WHERE, repr(target), expected, nearest(target, [*COMMANDS, *rules]))
+        hint = nearest(target, [*COMMANDS, *rules])
+        if target in COMMANDS:
+            hint = f"A command stands first: ./histoweft {target}"
+        faults.add(WHERE, repr(target), expected, hint)
 
 
 def _check_study(line: Line) -> None:

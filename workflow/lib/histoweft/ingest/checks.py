@@ -12,6 +12,7 @@ from scipy import sparse
 from histoweft.errors import Faults
 from histoweft.ingest.section import NAN, Notes
 from histoweft.paths import plain
+from histoweft.places import spacing
 from histoweft.species import ENSEMBL, guess_species
 
 # FlyBase, WormBase, SGD, Entrez with a prefix, RefSeq, Ensembl's other species
@@ -24,6 +25,7 @@ EXCEL_DATE = re.compile(r"^\d{1,2}-(Mar|Sep|Dec|Sept)$|^(Mar|Sep|Dec|Sept)-\d{1,
 POLICIES = ("refuse", "round", "as_is")
 MAX_COUNT = 2**31 - 128  # the largest float32 below 2^31
 BLOCK = 4_000_000
+APART = (0.2, 1000)  # micrometres between neighbours: bins of Stereo-seq to arrays of spots
 
 
 def check_counts(
@@ -472,6 +474,17 @@ def check_mpp(
         return float(estimate), source
     notes.add("mpp", "um per pixel is unknown: distances stay in pixels (give mpp in the sheet)")
     return NAN, "unknown"
+
+
+def check_spacing(xy: np.ndarray, mpp: float, source: str, notes: Notes) -> None:
+    """Warn where the sheet's mpp puts neighbours nearer or farther than tissue has them, as another unit would."""
+    apart = spacing(xy) * mpp if source == "sheet" and len(xy) > 1 else NAN
+    if apart < APART[0] or apart > APART[1]:
+        notes.add(
+            "mpp",
+            f"with {mpp:g} um per pixel from the sheet, neighbours lie {apart:.3g} um apart (median), where cells and "
+            "spots lie some 5 to 200 um apart: mpp is micrometres (not nm or mm) per unit of the coordinates",
+        )
 
 
 def _compare(sheet: float, estimate: float, source: str, tolerance: float, where: str, faults: Faults) -> None:

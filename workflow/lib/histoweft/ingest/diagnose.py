@@ -13,6 +13,7 @@ from pathlib import Path
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 AGAIN = "Download or copy it again and compare its size."
+LOGIN = "The download was answered by a page: download the file again, logged in where that is needed."
 # https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
 FILTERS = {
     305: "LZO",
@@ -30,6 +31,8 @@ FILTERS = {
 }
 KINDS = (
     (HDF5_MAGIC, "an HDF5 file"),
+    (b"RDX", "an R file (RData)"),
+    (b"X\n\0\0\0", "an R file (RDS)"),
     (b"\x1f\x8b", "gzip-compressed data"),
     (b"PK\x03\x04", "a zip archive"),
     (b"BZh", "bzip2-compressed data"),
@@ -95,6 +98,8 @@ def describe(head: bytes) -> str:
         return "a web page (HTML), such as a server's error page"
     if text.startswith(b"<"):
         return "an XML file"
+    if head and not any(head):
+        return "zero bytes, as a download leaves that was not finished"
     if b"\0" in head:
         return "binary data of another kind"
     return "plain text" if text else "blank"
@@ -229,9 +234,16 @@ def _hdf5(path: Path, head: bytes) -> tuple[str, str] | None:
         kind = describe(head)
         hint = ""
         if kind == "gzip-compressed data":
+            inside = describe(_unpacked(path))
             hint = f"Unzip it: gunzip -c {path.name} > unzipped{path.suffix}"
+            if inside != KINDS[0][1]:
+                kind, hint = f"gzip-compressed data ({inside} inside)", ""
         elif kind.startswith("a web page"):
-            hint = "The download was answered by a page: download the file again, logged in where that is needed."
+            hint = LOGIN
+        elif kind.startswith("zero bytes"):
+            hint = AGAIN
+        if "an R file" in kind:
+            hint = "Write it as h5ad in R, such as with zellkonverter."
         return f"{kind}, not an HDF5 file", hint
     end = _end_of_file(path, start)
     if end is None:
@@ -240,6 +252,15 @@ def _hdf5(path: Path, head: bytes) -> tuple[str, str] | None:
         missing = f"{path.stat().st_size} of {end} bytes are there"
         return f"a truncated HDF5 file ({missing})", "The file is cut short. " + AGAIN
     return _locked(path) or _contents(path)
+
+
+def _unpacked(path: Path) -> bytes:
+    """Return the first bytes inside a gzipped file, empty where they cannot be unpacked."""
+    try:
+        with gzip.open(path, "rb") as handle:
+            return handle.read(512)
+    except (EOFError, OSError, zlib.error):
+        return b""
 
 
 def _superblock(path: Path) -> int | None:

@@ -403,6 +403,8 @@ def read_anndata(path: Path, sample: SampleInput, notes: Notes, spatial: bool = 
     with tables.open_h5(path) as handle:
         if not {"obs", "var"} <= set(handle):
             hint = "Use platform visium or scrna for a 10x matrix." if "matrix" in handle else ""
+            if {"matrix", "row_attrs", "col_attrs"} <= set(handle):
+                hint = f"It is a loom file: rename it to {path.stem}.loom."
             tables.stop(
                 path, f"groups {', '.join(sorted(handle)[:6]) or 'none'}", "an AnnData file (obs, var, X)", hint
             )

@@ -36,7 +36,7 @@ TURNED = {
 # --------------------------------------------------------------------------------------------- before the first job
 
 
-def planned(found: Discovery, where: str) -> Faults:
+def planned(found: Discovery, where: str, own_scale: float = 0.0) -> Faults:
     """Look at the header of a sample's image, and at what says where it lies, before any job runs.
 
     Parameters
@@ -45,6 +45,8 @@ def planned(found: Discovery, where: str) -> Faults:
         Files that exist.
     where
         How faults name the sheet line.
+    own_scale
+        The image's scale that the sheet gives; 0 for none.
 
     Returns
     -------
@@ -65,7 +67,7 @@ def planned(found: Discovery, where: str) -> Faults:
     if len(faults.items) == before:
         faults.extend(found.image_faults)
     if "scalefactors" in found.roles and len(faults.items) == before:
-        _gather(faults, lambda: _planned_scales(found, faults))
+        _gather(faults, lambda: _planned_scales(found, own_scale, faults))
     return faults
 
 
@@ -79,16 +81,16 @@ def _gather(faults: Faults, look: Callable[[], Any]) -> None:
         return
 
 
-def _planned_scales(found: Discovery, faults: Faults) -> None:
+def _planned_scales(found: Discovery, own_scale: float, faults: Faults) -> None:
     from histoweft.ingest import tables
 
-    check_scales(found, tables.read_json(found.roles["scalefactors"]), False, faults)
+    check_scales(found, tables.read_json(found.roles["scalefactors"]), own_scale, faults)
 
 
 # ----------------------------------------------------------------------------------------------- size against scale
 
 
-def check_scales(found: Discovery, factors: dict, own_scale: bool, faults: Faults) -> Size | None:
+def check_scales(found: Discovery, factors: dict, own_scale: float, faults: Faults) -> Size | None:
     """Hold the sizes of Space Ranger's images and of the full-resolution image against its scale factors.
 
     Parameters
@@ -98,7 +100,7 @@ def check_scales(found: Discovery, factors: dict, own_scale: bool, faults: Fault
     factors
         What the scale factor file says.
     own_scale
-        Whether the sheet says the image's scale itself.
+        The image's scale that the sheet gives; 0 for none.
     faults
         Two images that cannot be of one picture are added here.
 
@@ -137,8 +139,8 @@ def check_scales(found: Discovery, factors: dict, own_scale: bool, faults: Fault
         )
         return None
     frame = full[paths[0]] if paths else None
-    if frame is not None and found.image_kind == "fullres" and found.image is not None and not own_scale:
-        _check_full(found.image, frame, paths[0], table, pixel[paths[0]], faults)
+    if frame is not None and found.image_kind == "fullres" and found.image is not None:
+        _check_full(found.image, frame, own_scale, paths[0], table, pixel[paths[0]], faults)
     return frame
 
 
@@ -162,7 +164,9 @@ def _px(size: Size) -> str:
     return f"{size[0]:.0f} x {size[1]:.0f}"
 
 
-def _check_full(path: Path, frame: Size, reference: Path, table: Path, rounding: float, faults: Faults) -> None:
+def _check_full(
+    path: Path, frame: Size, own_scale: float, reference: Path, table: Path, rounding: float, faults: Faults
+) -> None:
     """Refuse a full-resolution image of another size than the one that the analysis was made on."""
     from histoweft.ingest import image
 
@@ -170,9 +174,17 @@ def _check_full(path: Path, frame: Size, reference: Path, table: Path, rounding:
         stored, shown = image.image_size(path, turned=False), image.image_size(path)
     except (InputError, OSError):
         return  # said by the check of the image itself
-    if _agree(stored, frame, rounding) or _agree(shown, frame, rounding):
+    scale = own_scale or 1.0
+    if any(_agree((w / scale, h / scale), frame, max(rounding, 1 / scale)) for w, h in (stored, shown)):
         return
     ratio = frame[0] / shown[0]
+    if own_scale:
+        # An image that was cropped has a scale of its own all the same, which the sheet vouches for.
+        if abs(ratio * shown[1] / frame[1] - 1) <= MOST_OFF:
+            said = f"{reference.name} and {table.name} say of an image of {_px(shown)} pixels"
+            hint = "image_scale is pixels of the image per pixel of the picture that was analysed."
+            faults.add(str(path), f"image_scale {own_scale:g}", f"about {1 / ratio:.5g}, as {said}", hint)
+        return
     faults.add(
         str(path),
         f"{_px(shown)} pixels",

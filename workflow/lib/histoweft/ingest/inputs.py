@@ -63,7 +63,7 @@ def discover_all(
             found[sample] = _present(sample, row, downloads, where)
             if check:
                 faults.extend(found[sample].faults)
-                faults.extend(image_checks.planned(found[sample], where))
+                faults.extend(image_checks.planned(found[sample], where, float(row["image_scale"] or 0)))
         _refuse_variables(found[sample], where, faults)
     return found, faults
 

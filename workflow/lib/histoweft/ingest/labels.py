@@ -89,7 +89,10 @@ def from_table(
             "labels_partial", f"{int((rows < 0).sum())} of {len(rows)} spots have no row in {path.name}: unlabelled"
         )
     values = table[wanted].to_numpy(object)
-    return _clean(pd.Series(np.where(rows >= 0, values[np.maximum(rows, 0)], None), index=barcodes))
+    labels = _clean(pd.Series(np.where(rows >= 0, values[np.maximum(rows, 0)], None), index=barcodes))
+    if labels.isna().all():
+        notes.add("labels_empty", f"column {wanted} of {path.name} has no label for any spot: all are unlabelled")
+    return labels
 
 
 def _once(table: pd.DataFrame, names: pd.Index, wanted: str, path: Path, faults: Faults, notes: Notes):

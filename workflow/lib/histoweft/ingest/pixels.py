@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import math
 import re
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from histoweft.errors import InputError
-from histoweft.ingest import ome
+from histoweft.ingest import diagnose, ome
 from histoweft.ingest.colours import ASSOCIATED, COLOURS, UNASSOCIATED, Colours, divisor, to_rgb
 from histoweft.ingest.embedded import EmbeddedImage, EmbeddedSource
+
+log = logging.getLogger(__name__)
 
 MAX_PIXELS = 500_000_000
 """Largest image that is decoded in one piece (1.5 GB as RGB). Larger ones: save them as tiled TIFF."""
@@ -54,7 +58,7 @@ def _start(path: Path, n: int = 512) -> bytes:
     try:
         with _opened(path) as handle:
             return handle.read(n)
-    except (gzip.BadGzipFile, EOFError):
+    except (gzip.BadGzipFile, EOFError, zlib.error):
         return b""
 
 
@@ -70,29 +74,37 @@ def unreadable(path: Path, error: BaseException | None = None) -> InputError:
     except OSError:
         why, hint = "", ""
     if not why:
-        lines = str(error or "").strip().splitlines() or [type(error).__name__]
-        why = f"its decoder says: {lines[0][:160].replace(str(path), path.name)}"
-        hint = "Open it in an image viewer: is it whole, and an image?"
+        log.info("reading %s: %s: %s", path, type(error).__name__, error)
+        why = "a format that is not known here, or damaged; the log says more"
+        hint = "Open it in an image viewer: is it whole, and an image? Save it there as TIFF or PNG."
     return refuse(path, f"an unreadable image ({why})", hint=hint)
 
 
 def _diagnosed(path: Path) -> tuple[str, str]:
     """Return what is wrong with a file by its bytes, and what to do; empty where they show nothing."""
     again = "Copy or download it again."
+    with open(path, "rb") as handle:
+        packed = handle.read(2) == b"\x1f\x8b"
+    if path.suffix.lower() == ".gz" and not packed:
+        return "not gzipped", "Rename it without .gz, or download it again."
     try:
         with _opened(path) as handle:
             data = handle.read()
     except EOFError:
         return "gzipped, and cut short", again
-    except gzip.BadGzipFile:
-        return "not gzipped", "Rename it without .gz, or download it again."
-    head = data[:512].lstrip().lower()
+    except (gzip.BadGzipFile, zlib.error):
+        return "gzipped, and damaged: its checksum does not fit, or foreign bytes follow", again
     if not data:
         return "an empty file", again
-    if head.startswith((b"<!doctype", b"<html", b"<?xml version")):
+    kind = diagnose.describe(data[:4096])
+    if data[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml version")):
         return "a web page or XML under the name of an image", "Download the image itself."
-    if head.startswith(b"version https://git-lfs"):
+    if data.startswith(diagnose.LFS):
         return "a placeholder of Git LFS", "Fetch the image itself: git lfs pull"
+    if kind.endswith(("-compressed data", "archive")):
+        return f"{kind} under the name of an image", "Unpack it."
+    if kind not in ("binary data of another kind", "a PNG image", "a JPEG image", "a TIFF image"):
+        return f"{kind} under the name of an image", "Give the image itself, as TIFF, PNG or JPEG."
     if (data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-64:]) or _png_ends_early(data):
         return "cut short", again
     return "", ""
@@ -162,14 +174,12 @@ def said_by(tif) -> ome.Said:
         return ome.read_ome(text) or ome.Said()
     if tif.is_imagej:
         return ome.read_imagej(tif.imagej_metadata or {}, _resolution(page))
-    if aperio := re.search(r"\bMPP\s*=\s*([\d.]+)", text):
-        value = float(aperio.group(1)) or math.nan
+    if aperio := re.search(r"\bMPP\s*=\s*(\d+(?:[.,]\d+)?)", text):
+        value = float(aperio.group(1).replace(",", ".")) or math.nan
         return ome.Said(mpp_x=value, mpp_y=value)
     unit = page.tags.get("ResolutionUnit")
     factor = {2: 25400.0, 3: 1e4}.get(int(unit.value) if unit else 0, math.nan)
-    sizes = [factor / r if r > 0 else math.nan for r in _resolution(page)]
-    # 72, 300 or 1200 dots per inch are a printer's word, no microscope's
-    x, y = (size if 0.05 < size < 20 else math.nan for size in sizes)
+    x, y = (factor / r if r > 0 else math.nan for r in _resolution(page))
     return ome.Said(mpp_x=x, mpp_y=y)
 
 
@@ -266,7 +276,7 @@ def _check_planes(path: Path, said: ome.Said, planes: dict[str, int], grey: int,
             path,
             f"{grey} channels ({listed}){named}",
             "one RGB image of the H&E",
-            FLUORESCENCE if said.named else f"Channels of fluorescence are no H&E. {_LEFT}",
+            FLUORESCENCE if said.stain else f"Channels of fluorescence are no H&E. {_LEFT}",
         )
     if grey == 1 and said.stain:
         raise refuse(path, f"one grey channel: {said.stain}", "one RGB image of the H&E", FLUORESCENCE)
@@ -296,7 +306,9 @@ class TiffSource:
         self._check(axes, shape)
         self.dtype = np.dtype(chosen.dtype)
         self.orientation = _tag_of(first, "Orientation", 1)
-        self.said_mpp = (self.said.mpp_x, self.said.mpp_y)
+        # 72, 300 or 1200 dots per inch are a printer's word, no microscope's; converters hand them on
+        x, y = (size if 0.05 < size < 20 else math.nan for size in (self.said.mpp_x, self.said.mpp_y))
+        self.said_mpp = (x, y)
         self.colours = self._colours(page)
         self._check_length(tif.filehandle.size)
 

@@ -214,6 +214,7 @@ def _check(sample: SampleInput, found: Discovery, raw: RawSection, size, faults:
         )
         notes.choose("scale", f"{mpp:.4g} um per pixel, from {source}" if np.isfinite(mpp) else "unknown")
         xy = obs[["x", "y"]].to_numpy(float)[keep]
+        checks.check_spacing(xy, mpp, source, notes)
         if size is not None and not faults:
             told = sample.mpp is not None or sample.option("image_scale") is not None
             vouched = told or raw.image_frame is not None

@@ -325,7 +325,7 @@ def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -
             scale = tables.read_json(found.roles["scalefactors"])
     image_scale, frame = NAN, None
     if found.image is not None and scale is not None:
-        frame = image_checks.check_scales(found, scale, bool(sample.option("image_scale")), faults)
+        frame = image_checks.check_scales(found, scale, float(sample.option("image_scale") or 0), faults)
         with tables.attempt(faults, found.image, "an image whose scale is known"):
             image_scale = image_scale_for(found, scale, sample, notes)
     if matrix is None or positions is None or faults:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from histoweft import plaintext
 from histoweft.errors import Faults, InputError
 from histoweft.ingest import diagnose
 from histoweft.ingest.layout import nearest_there
@@ -55,28 +56,33 @@ def attempt(faults: Faults, path: Path, expected: str, hint: str = "") -> Iterat
 def open_text(path: Path) -> io.TextIOBase:
     """Open a text file, gzipped or not, by its content; UTF-8, or UTF-16 where the file begins with its mark."""
     with open(path, "rb") as handle:
-        magic = handle.read(2)
-    zipped = magic == b"\x1f\x8b"
+        head = handle.read(512)
+    zipped = head.startswith(b"\x1f\x8b")
     if path.name.endswith(".gz") and not zipped:
-        raise gzip.BadGzipFile(f"Not a gzipped file ({magic!r})")
+        raise gzip.BadGzipFile(f"Not a gzipped file ({head[:2]!r})")
     if zipped:
         with gzip.open(path, "rb") as handle:
-            magic = handle.read(2)
-    if b"\0" in magic:  # a letter and a zero byte
+            head = handle.read(512)
+    encoding = plaintext.encoding_of(head)
+    magic = head[:2]
+    if encoding == "utf-8" and b"\0" in magic:  # a letter and a zero byte
         found = "text with a zero byte beside each letter (UTF-16 without its mark)"
         order = "UTF-16BE" if magic.startswith(b"\0") else "UTF-16LE"
         stop(path, found, "text in UTF-8", f"Convert it: iconv -f {order} -t UTF-8 {path.name} > utf8.txt")
-    encoding = "utf-16" if magic in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if (kind := diagnose.describe(head)).startswith("a web page"):
+        stop(path, kind, "the file itself", diagnose.LOGIN)
     return (gzip.open if zipped else open)(path, "rt", encoding=encoding, newline="")
 
 
 def sniff_separator(lines: list[str]) -> str:
     """Return the separator that gives every line the same number of fields (R writes one fewer in the header)."""
-    for separator in ("\t", ",", ";", " "):
-        widths = [len(row) for row in csv.reader(lines, delimiter=separator, skipinitialspace=separator == " ") if row]
-        body = widths[1:] or widths
-        if body and min(body) == max(body) > 1 and widths[0] in (body[0], body[0] - 1):
-            return separator
+    for fewer in (0, 1):
+        for separator in ("\t", ",", ";", " "):
+            rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator == " ")
+            widths = [len(row) for row in rows if row]
+            body = widths[1:] or widths
+            if body and min(body) == max(body) > 1 and widths[0] == body[0] - fewer:
+                return separator
     counts = {sep: lines[0].count(sep) for sep in ("\t", ",", ";")}
     best = max(counts, key=counts.get)
     return best if counts[best] else r"\s+"

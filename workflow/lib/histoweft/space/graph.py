@@ -106,6 +106,8 @@ def spatial_graph(
         The options do not fit the section, or its places are not those of one section.
     """
     xy = section.xy
+    if not np.isfinite(xy).all():
+        raise InputError.one(where, fault_of(xy), "a position for each barcode", "Remove these barcodes.")
     found = LATTICES.get(section.platform, 0) or lattice(xy)
     # Few spots, or those of one line, still have neighbours along it: `cautions` tells.
     if (wrong := fault_of(xy, found > 0)) and not _is_thin(xy):
@@ -155,6 +157,12 @@ def cautions(section: Section, graph: sp.csr_matrix, kind: str) -> list[str]:
         found.append(
             f"half of the {graph.shape[0]:,} spots have {usual:g} or fewer neighbours, where the lattice has {inner}: "
             "the places are scattered or do not form this platform's lattice"
+        )
+    alone = float((np.diff(graph.indptr) == 0).mean()) if graph.shape[0] else 0.0
+    if kind == "radius" and alone > 0.5:
+        found.append(
+            f"{alone:.0%} of the {graph.shape[0]:,} observations have no neighbour: is space.graph.radius_um too low? "
+            f"The median distance to the nearest other one is {spacing(section.xy):.3g} um"
         )
     return found
 
@@ -233,6 +241,8 @@ def _delaunay(xy: np.ndarray, longest: float | None) -> np.ndarray:
     """Return the edges of the Delaunay triangulation up to a length; points at one place share their edges' hub."""
     from scipy.spatial import Delaunay, QhullError
 
+    if is_collinear(xy):  # within rounding, triangles would be slivers that skip over neighbours
+        return _nearest(xy, 2) if len(xy) > 1 else np.zeros((0, 2), np.int64)
     try:
         made = Delaunay(xy)
     except (QhullError, ValueError):

@@ -104,6 +104,10 @@ def fit(cells: Cells, options: Mapping[str, Any], seed: int = 0) -> Fit:
     Exact copies of a cell are each other's nearest neighbours and hold a walk for ever: one of each is kept, and the
     copies are given its results.
     """
+    lost = ~np.isfinite(cells.points).all(axis=1)
+    if lost.any():
+        found = f"{lost.sum():,} of {len(cells):,} cells without components (first: {cells.barcodes[lost][0]})"
+        raise InputError.one("the cells of the trajectory", found, "finite components for each cell")
     first = cells.firsts()
     kept = np.flatnonzero(first == np.arange(len(cells)))
     if len(kept) == len(cells):
