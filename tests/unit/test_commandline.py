@@ -123,6 +123,14 @@ FILES = {
         b"study:t\n",
         "found the text 'study:t'; expected options, one a line: name: value. Put a sp",
     ),
+    "no blank after the first of two colons": (
+        b"study:t\nsamples: s\n",
+        "line 1: found 'study:t'; expected options, one a line: name: value. Put a space after the colon.",
+    ),
+    "no-break spaces": (
+        "study: t\nexpression:\n\u00a0\u00a0qc: {}\n".encode(),
+        "line 3: found '\\xa0\\xa0qc'; expected options, one a line: name: value. It begins with a no-break space",
+    ),
     "equals signs": (b"study = t\n", "Write colons instead of equals signs."),
     "a tab": (
         b"study: t\nexpression:\n\tqc: {}\n",

@@ -18,6 +18,8 @@ from histoweft.paths import resolve
 SUFFIXES = (".yaml", ".yml", ".json")
 BLANKS = re.compile(r"[ \t]*[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
 """Blanks at the start of a line that are none to YAML."""
+GLUED = re.compile(r" *\w+:[^\s/:]")
+"""An option without the space after its colon."""
 EXPECTED = "options, one a line: name: value"
 
 
@@ -56,6 +58,10 @@ def check(path: Path, source: str = "") -> Faults:
     read = _node(path, source or str(path), faults, strict=True)
     if read is not None:
         _construct(*read, source or str(path), faults)
+        for key, _ in read[1].value:
+            if BLANKS.match(str(key.value)):
+                where = f"{source or path}, line {key.start_mark.line + 1}"
+                faults.add(where, repr(key.value), EXPECTED, _yaml_hint(key.value, ""))
     return faults
 
 
@@ -197,7 +203,7 @@ def _say_no_yaml(error: Any, text: str, source: str, faults: Faults) -> None:
     number = min(mark.line, len(lines) - 1) if mark is not None and lines else 0
     line = lines[number] if lines else ""
     for n, one in enumerate(lines[: number + 1]):
-        if re.match(r" *\t+ *\S", one) or BLANKS.match(one):
+        if re.match(r" *\t+ *\S", one) or BLANKS.match(one) or (n == number - 1 and GLUED.match(one)):
             number, line = n, one
             break
     faults.add(f"{source}, line {number + 1}", repr(line.strip()[:80]), EXPECTED, _yaml_hint(line, str(error)))
