@@ -253,10 +253,13 @@ def test_a_point_that_stands_for_no_place_is_told(tmp_path, value):
     assert not geometry.placeholders(crowded).any()
 
 
+@pytest.mark.parametrize(
+    "names", [("x", "y"), ("X", "Y"), ("Pos_X", "Pos_Y"), ("CenterX_Global_px", "CenterY_Global_px")]
+)
 @pytest.mark.parametrize("kind", [str, pd.Categorical])
-def test_columns_of_places_are_numbers_however_stored(tmp_path, kind):
+def test_columns_of_places_are_numbers_however_stored(tmp_path, kind, names):
     obs = pd.DataFrame(index=[f"c{i}" for i in range(40)])
-    for name, values in zip("xy", CELLS.round(1).T):
+    for name, values in zip(names, CELLS.round(1).T):
         obs[name] = values.astype(str) if kind is str else pd.Categorical(values)
     path = place(tmp_path / "a.h5ad", CELLS, obs)
     with h5py.File(path, "r+") as handle:
@@ -531,6 +534,14 @@ def test_symbols_are_used_wherever_the_index_holds_none(tmp_path, column, index)
     section = read(SampleInput("s", "h5ad", cases.h5ad(tmp_path / "a.h5ad", var=var)))
     assert list(section.var.index) == cases.GENES
     assert column in section.read_as["gene names"]
+
+
+@pytest.mark.parametrize("form", ["{id}_{name}", "{name}_{id}", "{id}.4|{name}"])
+def test_identifiers_and_symbols_joined_in_one_name_are_taken_apart(tmp_path, form):
+    names = [form.format(id=i, name=name) for i, name in zip(cases.IDS, cases.GENES)]
+    section = read(SampleInput("s", "h5ad", cases.h5ad(tmp_path / "a.h5ad", var=pd.DataFrame(index=names))))
+    assert list(section.var.index) == cases.GENES
+    assert list(section.var["gene_id"]) == cases.IDS
 
 
 def test_names_that_are_numbers_are_told_where_nothing_else_is_there(tmp_path):

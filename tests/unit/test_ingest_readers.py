@@ -365,6 +365,14 @@ def test_visium_hd_from_any_level(tmp_path, level):
     assert (section.image is None) == (level == "binned_outputs/square_008um" or level == "binned_outputs")
 
 
+def test_visium_hd_scale_factors_of_another_bin_size_are_a_fault(tmp_path):
+    root = cases.visium_hd(tmp_path / "a")
+    other = root / "binned_outputs" / "square_016um" / "spatial" / "scalefactors_json.json"
+    (root / "binned_outputs" / "square_008um" / "spatial" / other.name).write_bytes(other.read_bytes())
+    with pytest.raises(InputError, match=r"found bin_size_um 16; expected 8, as the bins beside it"):
+        read(SampleInput("s", "visium_hd", root))
+
+
 def test_visium_hd_bin_sizes(tmp_path):
     cases.visium_hd(tmp_path, bins=(2, 16))
     section = read(SampleInput("s1", "visium_hd", tmp_path, options={"bin_um": 16}))

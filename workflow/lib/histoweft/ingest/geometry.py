@@ -28,8 +28,9 @@ OBS_XY = (
     ("pxl_col_in_fullres", "pxl_row_in_fullres"),
     ("imagecol", "imagerow"),
     ("x", "y"),
-    ("X", "Y"),
     ("spatial_x", "spatial_y"),
+    ("x_location", "y_location"),
+    ("pos_x", "pos_y"),
     ("CenterX_local_px", "CenterY_local_px"),
 )
 PIXELS = (("pxl_col_in_fullres", "pxl_row_in_fullres"), ("imagecol", "imagerow"))
@@ -223,9 +224,10 @@ def candidates(
             hint = "Name the columns x and y (or imagecol and imagerow), or write a plain array with x first."
             stop(f"{path}, obsm['{name}']", f"a table with columns {listed}", "columns that say which one is x", hint)
         found.append((f"obsm['{name}'], {named[1]}", named[0]))
-    lower = {str(column): column for column in obs.columns}
-    for pair in OBS_XY:
-        if set(pair) <= set(lower) and (xy := _numbers_of(obs[list(pair)])) is not None:
+    lower = {str(column).casefold(): column for column in reversed(obs.columns)}
+    for names in OBS_XY:
+        pair = [lower.get(name.casefold()) for name in names]
+        if None not in pair and (xy := _numbers_of(obs[pair])) is not None:
             found.append((f"obs columns {pair[0]}, {pair[1]}", xy))
     return found
 

@@ -52,6 +52,8 @@ ORGANISMS = {"homo sapiens": "human", "mus musculus": "mouse", "rattus norvegicu
              "ncbitaxon:9606": "human", "ncbitaxon:10090": "mouse", "ncbitaxon:10116": "rat",
              "ncbitaxon:7955": "zebrafish"}  # fmt: skip
 VELOCITY = ("spliced", "unspliced")
+_ID = r"ENS[A-Z]{0,6}G\d{11}(?:\.\d+)?"
+_JOINED = re.compile(rf"(?:(?P<id>{_ID})[_|:;-]+(?P<name>\S+)|(?P<first>\S+?)[_|:;-]+(?P<last>{_ID}))$")
 _BIN = re.compile(r"s_(\d{3})um_\d{5}_\d{5}")
 
 
@@ -364,6 +366,9 @@ def gene_columns(var: pd.DataFrame, notes: Notes | None = None) -> tuple[np.ndar
     lower = {re.sub(r"[\W_]+", "", str(c).casefold()): c for c in reversed(var.columns)}
     ids = next((_words(var[lower[c]]) for c in IDS if c in lower), None)
     kind = name_kind(index)
+    if (split := _joined_names(index)) is not None:
+        notes.choose("gene names", f"the index of var, which joins identifiers and symbols (first: {index[0]})")
+        return split
     if kind == "symbols":
         notes.choose("gene names", "the index of var")
         return (index if ids is None else ids), index
@@ -374,6 +379,18 @@ def gene_columns(var: pd.DataFrame, notes: Notes | None = None) -> tuple[np.ndar
         fallback = index if ids is None else ids
         return fallback, (fallback if symbols is None else _words(var[symbols]))
     return index, (index if symbols is None else _words(var[symbols]))
+
+
+def _joined_names(index: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return identifiers and symbols of an index that joins both (ENSG00000075624_ACTB, ACTB|ENSG00000075624)."""
+    import numpy as np
+
+    found = [_JOINED.match(name) for name in index]
+    if sum(map(bool, found)) <= len(index) / 2:
+        return None
+    ids = [name if match is None else match["id"] or match["last"] for name, match in zip(index, found)]
+    names = [name if match is None else match["name"] or match["first"] for name, match in zip(index, found)]
+    return np.array(ids, object), np.array(names, object)
 
 
 def _words(values: pd.Series) -> np.ndarray:

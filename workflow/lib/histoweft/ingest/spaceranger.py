@@ -295,6 +295,13 @@ def read_hd(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes)
     checks.check_lattice(raw.positions, str(found.roles["positions"]), faults)
     raw.mpp_estimate = checks.mpp_from_lattice(raw.positions, row_um=bin_um, col_um=bin_um, notes=notes)
     raw.mpp_source = f"the bin size ({bin_um:g} um)"
+    if (said := raw.stored["bin_size_um"]) > 0 and said != bin_um:
+        faults.add(
+            str(found.roles["scalefactors"]),
+            f"bin_size_um {said:g}",
+            f"{bin_um:g}, as the bins beside it",
+            "These are the scale factors of another bin size: give those written with the positions.",
+        )
     if abs(raw.mpp / raw.mpp_estimate - 1) > float(sample.option("mpp_tolerance")):
         _other_scale(found, f"microns_per_pixel {raw.mpp:.4g}", raw.mpp_estimate, faults)
     return raw
@@ -337,6 +344,7 @@ def _read(sample: SampleInput, found: Discovery, faults: Faults, notes: Notes) -
         positions=positions,
         mpp=_positive(scale.get("microns_per_pixel")),
         spot_px=_positive(scale.get("spot_diameter_fullres")),
+        stored={"bin_size_um": _positive(scale.get("bin_size_um"))},
         image_scale=image_scale,
         image_frame=frame,
         counts_where=str(found.roles["matrix"]),
