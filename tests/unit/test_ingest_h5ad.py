@@ -351,6 +351,8 @@ def test_an_array_position_held_twice_is_two_sections(tmp_path):
     path = place(tmp_path / "b.h5ad", both, obs, values=values)
     assert "Write patient=p1 into" in refused(path)
     assert read(SampleInput("s", "h5ad", path, subset="patient=p2")).counts.shape[0] == GRID
+    cells = np.random.default_rng(0).uniform(0, 900, (2 * GRID, 2))  # cells that keep the array position of their spot
+    assert read(SampleInput("s", "h5ad", place(tmp_path / "d.h5ad", cells, obs, values=values))).counts.shape[0] == 128
     apart = place(tmp_path / "c.h5ad", np.vstack([xy, xy + 2000]), obs, values=values)
     assert read(SampleInput("s", "h5ad", apart, subset="patient=p1|p2")).counts.shape[0] == 2 * GRID
 

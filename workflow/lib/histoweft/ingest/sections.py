@@ -256,20 +256,28 @@ def check(
         hint = "Keep one library in the file, or add an obs column of their names and take one by the column subset."
         faults.add(where, f"{told} each observation is", "one section", hint)
         return
-    _check_array(obs, vouched, cell, where, faults)
+    _check_array(obs, xy, vouched, cell, where, faults)
     if not faults:
         _check_places(obs, xy, on_lattice, cell, where, faults, notes)
 
 
-def _check_array(obs: pd.DataFrame, vouched: set[str], cell: str, where: str, faults: Faults) -> None:
+def _check_array(obs: pd.DataFrame, xy: np.ndarray, vouched: set[str], cell: str, where: str, faults: Faults) -> None:
     """Note a fault where spots hold one array position twice, wherever they lie: a slide has each once.
 
-    Unless a column that the sheet names, with several of its values, takes them apart.
+    Unless a column that the sheet names, with several of its values, takes them apart; or these are no spots but cells
+    with the array position of their spot: those before the first repetition then form no lattice.
     """
+    import numpy as np
+    import pandas as pd
+
     if not {"array_row", "array_col"} <= set(obs) or len(obs) < _FEWEST:
         return
     array = obs[["array_row", "array_col"]].astype(object).dropna()
-    twice = int(array.duplicated().sum())
+    again = array.duplicated().to_numpy()
+    twice = int(again.sum())
+    whole = pd.DataFrame(xy, index=obs.index, columns=["x", "y"]).join(array.apply(pd.to_numeric, errors="coerce"))
+    if not twice or not geometry.lattice_of(whole.loc[array.index].iloc[: int(np.argmax(again))]):
+        return
     told_apart = _column_apart(obs.loc[:, [c for c in obs if c in vouched]], obs[["array_row", "array_col"]])
     if twice > places.MAX_DUPLICATES_ON_LATTICE * len(array) and told_apart is None:
         told = f"{twice:,} of {len(array):,} observations on an array position that another one holds"
