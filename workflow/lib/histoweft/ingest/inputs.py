@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from histoweft.errors import Faults
@@ -64,13 +65,13 @@ def discover_all(
             if check:
                 faults.extend(found[sample].faults)
                 faults.extend(image_checks.planned(found[sample], where, float(row["image_scale"] or 0)))
-        _refuse_variables(found[sample], where, faults)
+        _refuse_variables([row["path"], *found[sample].files], where, faults)
     return found, faults
 
 
-def _refuse_variables(found: Discovery, where: str, faults: Faults) -> None:
+def _refuse_variables(paths: Iterable[str | Path], where: str, faults: Faults) -> None:
     """Refuse names that Snakemake would not take as they are: it fills in ``<name>`` and ``{name}`` in any path."""
-    for path in found.files:
+    for path in paths:
         if PATH_VARIABLE.search(str(path)):
             hint = "Rename it, or link to it under another name: Snakemake takes these for variables."
             faults.add(where, str(path), "a path without <...> and {...}", hint)
