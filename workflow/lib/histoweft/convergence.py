@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,44 @@ DENSE_VALUES = 25_000_000
 def tell(sentence: str) -> None:
     """Say, without a full stop, that a solver did not settle."""
     _log.warning("%s", sentence)
+
+
+def or_dense(
+    iterate: Callable[[], Any],
+    dense: Callable[[], Any],
+    allowed: bool,
+    refusal: str,
+    sentence: str,
+    told: Callable[[str], object] | None,
+) -> Any:
+    """Return what an ARPACK iteration finds; where it does not converge, what a dense decomposition does.
+
+    Parameters
+    ----------
+    iterate, dense
+        The two ways to the same result.
+    allowed
+        Whether the matrix is small enough for the dense one.
+    refusal
+        The error's words where it is not.
+    sentence, told
+        What is said, and to whom, where the dense one was taken.
+
+    Raises
+    ------
+    HistoweftError
+        The iteration does not converge, and the dense way is not allowed.
+    """
+    from scipy.sparse.linalg import ArpackError
+
+    try:
+        return iterate()
+    except ArpackError as error:
+        if not allowed:
+            raise HistoweftError(refusal) from error
+    if told is not None:
+        told(sentence)
+    return dense()
 
 
 class _Kept(logging.Handler):
@@ -92,18 +131,20 @@ def singular_vectors(
     HistoweftError
         The iteration does not converge, and the matrix is too large to be decomposed whole.
     """
-    from scipy.sparse.linalg import ArpackError, svds
+    from scipy.sparse.linalg import svds
 
-    try:
-        left, values, right = svds(operator, k=k, v0=start)
-    except ArpackError as error:
-        if operator.shape[0] * operator.shape[1] > DENSE_VALUES:
-            raise HistoweftError(
-                f"{what}: {k} components of {operator.shape[0]:,} x {operator.shape[1]:,} values did not converge. "
-                "Many directions are equally strong: ask for fewer components, or look for copies among the rows."
-            ) from error
-        tell(f"{what}: the iteration for {k} components did not converge, so all of them were computed")
+    def dense() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         left, values, right = np.linalg.svd(whole(), full_matrices=False)
-        left, values, right = left[:, :k], values[:k], right[:k]
+        return left[:, :k], values[:k], right[:k]
+
+    left, values, right = or_dense(
+        lambda: svds(operator, k=k, v0=start),
+        dense,
+        operator.shape[0] * operator.shape[1] <= DENSE_VALUES,
+        f"{what}: {k} components of {operator.shape[0]:,} x {operator.shape[1]:,} values did not converge. "
+        "Many directions are equally strong: ask for fewer components, or look for copies among the rows.",
+        f"{what}: the iteration for {k} components did not converge, so all of them were computed",
+        tell,
+    )
     order = np.argsort(-values, kind="stable")
     return left[:, order], values[order], right[order]

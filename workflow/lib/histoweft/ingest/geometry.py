@@ -38,7 +38,7 @@ PIXELS = (("pxl_col_in_fullres", "pxl_row_in_fullres"), ("imagecol", "imagerow")
 X_NAMES = ("x", "imagecol", "pxl_col_in_fullres", "pxl_col", "col", "column", "x_centroid", "center_x", "centerx",
            "centroid_x", "x_um", "x_px", "x_pixel", "pixel_x", "spatial_x", "x_global_px", "centerx_global_px",
            "x_location", "x_coord", "coord_x", "x_coordinate", "xcoord", "cx", "pos_x", "array_col")  # fmt: skip
-Y_NAMES = ("y", "imagerow", "pxl_row_in_fullres", "pxl_row", "row", "row", "y_centroid", "center_y", "centery",
+Y_NAMES = ("y", "imagerow", "pxl_row_in_fullres", "pxl_row", "row", "y_centroid", "center_y", "centery",
            "centroid_y", "y_um", "y_px", "y_pixel", "pixel_y", "spatial_y", "y_global_px", "centery_global_px",
            "y_location", "y_coord", "coord_y", "y_coordinate", "ycoord", "cy", "pos_y", "array_row")  # fmt: skip
 Z_NAMES = ("z", "z_um", "z_centroid", "spatial_z", "z_location", "center_z")

@@ -41,6 +41,10 @@ class Stored:
     total: float
     largest: float
 
+    def alike(self, other: Stored) -> bool:
+        """Return whether sum and maximum are those of another matrix."""
+        return (self.total, self.largest) == (other.total, other.largest)
+
     def __str__(self) -> str:
         said = "empty" if self.empty else f"whole numbers: {'yes' if self.whole else 'no'}"
         return f"{called(self.name)} ({said})"
@@ -116,7 +120,7 @@ def choose(handle, path: Path, wanted: str, where: str, notes: Notes) -> tuple[s
     first = [name for name in ORDER if name in present]
     seen = {name: look(handle[name], name) for name in first if name in NAMED or name in ("X", "matrix")}
     good = [name for name in seen if seen[name].whole and not seen[name].empty]
-    logged = "log1p" in handle.get("uns", ()) if "uns" in handle else False
+    logged = "log1p" in handle.get("uns", ())
     for name in (name for name in first if name not in seen):
         seen[name] = look(handle[name], name, None if not good else _GLANCE)
         if good == ["X"] and seen[name].whole and _no_counts_beside(seen["X"], seen[name], logged):
@@ -125,19 +129,10 @@ def choose(handle, path: Path, wanted: str, where: str, notes: Notes) -> tuple[s
     seen |= {name: look(handle[name], name, _GLANCE) for name in present if name not in seen}
     chosen = good[0] if good else next((name for name in seen if not seen[name].empty), next(iter(seen)))
     named = next((name for name in good if name in NAMED), None)
-    main = good[0] if good else ""
-    if (
-        named
-        and main in ("X", "matrix")
-        and (seen[named].total, seen[named].largest)
-        != (
-            seen[main].total,
-            seen[main].largest,
-        )
-    ):
+    if named and chosen in ("X", "matrix") and not seen[named].alike(seen[chosen]):
         notes.add(
             "counts_from",
-            f"{called(main)} and {called(named)} both hold whole numbers, and differ: counts are read from "
+            f"{called(chosen)} and {called(named)} both hold whole numbers, and differ: counts are read from "
             f"{called(named)}, by its name (the sheet's column layer takes another)",
         )
         chosen = named

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from histoweft.errors import Faults
-from histoweft.ingest import tables
+from histoweft.ingest import checks, tables
 from histoweft.ingest.section import Notes
 
 HEADERS = set(
@@ -28,7 +28,6 @@ KNOWN_TYPES = re.compile(
 STABLE_ID = re.compile(
     r"^(?:ENS[A-Z]*G\d{11}(?:\.\d+)?(?:_\w+)?|FBgn\d{7}|WBGene\d{8}|Y[A-P][LR]\d{3}[WC](?:-\w)?|AT[1-5CM]G\d{5})$"
 )
-NO_SYMBOL = {"", "na", "n/a", "<na>", "nan", "none", "null", "-"}
 LOOKED_AT = 2000  # lines of a matrix looked at before it is read
 BREAKS = re.compile(r"\r\n|\n|\r")
 
@@ -217,7 +216,7 @@ def _is_quoted(field: str) -> bool:
 def _unquote(rows: list[list[str]], column: int) -> None:
     """Take away the quotes round a column's fields, in place, where all fields below its first have them."""
     body = [row[column] for row in (rows[1:] or rows)]
-    if all(_is_quoted(field) or field.casefold() in NO_SYMBOL for field in body):
+    if all(_is_quoted(field) or field.casefold() in checks.NO_NAME for field in body):
         for row in rows:
             if _is_quoted(row[column]):
                 row[column] = row[column][1:-1].replace('""', '"')
@@ -269,7 +268,7 @@ def gene_names(ids: np.ndarray, symbols: np.ndarray, path: Path, notes: Notes) -
         notes.add("gene_columns", f"{path.name} has the identifiers in the column of names: the two are exchanged")
         ids, symbols = symbols, ids
     if ids is not symbols:
-        missing = np.array([str(s).strip().casefold() in NO_SYMBOL and i != s for i, s in zip(ids, symbols)], bool)
+        missing = np.array([str(s).strip().casefold() in checks.NO_NAME and i != s for i, s in zip(ids, symbols)], bool)
         symbols = np.where(missing, "", symbols).astype(object)
     return ids, symbols
 

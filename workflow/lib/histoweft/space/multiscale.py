@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from histoweft.errors import InputError, NotComputed
+from histoweft.errors import InputError
 from histoweft.graph.leiden import by_size
 from histoweft.places import spacing
 from histoweft.space import domains
-from histoweft.space.views import FEWEST_POINTS, Tissue, View, averaging, iterate_views, nearest
+from histoweft.space.views import FEWEST_POINTS, Tissue, View, averaging, iterate_views, nearest, too_few
 
 SCALES = (6, 18, 36, 90)
 """Points averaged over, from fine to coarse: about one, two, three and five rings of a hexagonal lattice."""
@@ -72,14 +72,8 @@ def too_small(sizes: Mapping[str, int], neighbours: Sequence[int] = SCALES) -> d
     """
     check_scales(neighbours)
     needed = max(8 * neighbours[0], FEWEST_POINTS)
-    found = {
-        sample: f"{sample} has {size} points; domains at several scales need {needed}. Option: {OPTION}."
-        for sample, size in sizes.items()
-        if size < needed
-    }
-    if len(found) == len(sizes):
-        raise NotComputed(f"no section has the {needed} points that domains at several scales need", OPTION)
-    return found
+    step = "points; domains at several scales need {needed}"
+    return too_few(sizes, needed, step, "points that domains at several scales need", OPTION)
 
 
 def left_out(sizes: Mapping[str, int], neighbours: Sequence[int]) -> list[str]:

@@ -97,13 +97,25 @@ class Tissue:
         return [values[span] for span in self.spans]
 
 
-def too_few(sizes: Mapping[str, int]) -> dict[str, str]:
-    """Say which sections have too few points for domains.
+def too_few(
+    sizes: Mapping[str, int],
+    needed: int = FEWEST_POINTS,
+    words: str = "barcodes, domains need {needed} or more",
+    none: str = "barcodes that domains need",
+    option: str = "expression.qc",
+) -> dict[str, str]:
+    """Say which sections have too few points for a step.
 
     Parameters
     ----------
     sizes
         Sample to its number of points.
+    needed
+        Points that the step asks of a section.
+    words, none
+        The reason, after a section's number of points; and, after `needed`, what no section has.
+    option
+        What decides it.
 
     Returns
     -------
@@ -115,12 +127,12 @@ def too_few(sizes: Mapping[str, int]) -> dict[str, str]:
         No section has enough.
     """
     found = {
-        sample: f"{sample} has {size} barcodes, domains need {FEWEST_POINTS} or more. Option: expression.qc."
+        sample: f"{sample} has {size} {words.format(needed=needed)}. Option: {option}."
         for sample, size in sizes.items()
-        if size < FEWEST_POINTS
+        if size < needed
     }
     if len(found) == len(sizes):
-        raise NotComputed(f"no section has the {FEWEST_POINTS} barcodes that domains need", "expression.qc")
+        raise NotComputed(f"no section has the {needed} {none}", option)
     return found
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from histoweft.errors import Faults, HistoweftError, nearest
+from histoweft.convergence import or_dense
+from histoweft.errors import Faults, nearest
 
 if TYPE_CHECKING:
     from histoweft.trajectory.cells import Cells
@@ -78,7 +79,7 @@ def diffuse(
     transition matrix. Haghverdi et al. 2016 (Nature Methods 13:845) sum over walks of all lengths; scanpy computes the
     same.
     """
-    from scipy.sparse.linalg import ArpackError, eigsh
+    from scipy.sparse.linalg import eigsh
 
     weights = sp.csr_matrix(connectivities, dtype=np.float64)
     inverse = sp.diags(_inverse(np.asarray(weights.sum(axis=0)).ravel()))
@@ -88,20 +89,16 @@ def diffuse(
     n = symmetric.shape[0]
     k = min(n_components, n - 2)
     start = np.random.default_rng(seed).standard_normal(n)
-    try:
-        values, vectors = eigsh(symmetric, k=k, which="LM", v0=start)
-    except ArpackError as error:
-        if n > DENSE_CELLS:
-            raise HistoweftError(
-                f"pseudotime: the diffusion over {n:,} cells did not converge. Its neighbour graph falls into many "
-                "groups that hold together by little: raise trajectory.neighbours, or name the groups that belong "
-                "together in trajectory.groups."
-            ) from error
-        values, vectors = _all_eigenvectors(symmetric, k)
-        if notes is not None:
-            notes.append(
-                f"the iteration for the diffusion over {n:,} cells did not converge, so all eigenvectors were computed"
-            )
+    values, vectors = or_dense(
+        lambda: eigsh(symmetric, k=k, which="LM", v0=start),
+        lambda: _all_eigenvectors(symmetric, k),
+        n <= DENSE_CELLS,
+        f"pseudotime: the diffusion over {n:,} cells did not converge. Its neighbour graph falls into many "
+        "groups that hold together by little: raise trajectory.neighbours, or name the groups that belong "
+        "together in trajectory.groups.",
+        f"the iteration for the diffusion over {n:,} cells did not converge, so all eigenvectors were computed",
+        None if notes is None else notes.append,
+    )
     order = np.argsort(values)[::-1]
     return Diffusion(values[order], vectors[:, order], connected_components(weights, directed=False)[1])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from histoweft.convergence import or_dense
 from histoweft.errors import HistoweftError, NotComputed
 
 DENSE_CELLS = 2_000
@@ -72,7 +73,7 @@ def slow_subspace(transitions: sp.csr_matrix, k: int, seed: int = 0, notes: list
     parts side by side, they are Schur vectors, and the space they span is all that GPCCA reads (Reuter et al. 2018,
     JCTC 14:3579, section 3). No dense matrix, no PETSc.
     """
-    from scipy.sparse.linalg import ArpackError, eigs
+    from scipy.sparse.linalg import eigs
 
     n = transitions.shape[0]
     asked = min(k + 2, n - 2)
@@ -82,23 +83,18 @@ def slow_subspace(transitions: sp.csr_matrix, k: int, seed: int = 0, notes: list
     if n <= 3 * asked:
         values, vectors = np.linalg.eig(transitions.toarray())
     else:
-        try:
-            values, vectors = eigs(
+        values, vectors = or_dense(
+            lambda: eigs(
                 transitions.astype(float), k=asked, which="LR", v0=start, ncv=min(n, max(4 * asked, 60)), maxiter=20 * n
-            )
-        except ArpackError as error:
-            if n > DENSE_CELLS:
-                raise HistoweftError(
-                    f"macrostates: the slow movements of the walk over {n:,} cells did not converge. Many groups of "
-                    "cells hold the walk alike: give connectivity a larger weight in trajectory.kernels, raise "
-                    "trajectory.neighbours, or name the groups that belong together in trajectory.groups."
-                ) from error
-            values, vectors = np.linalg.eig(transitions.toarray())
-            if notes is not None:
-                notes.append(
-                    f"the iteration for the macrostates of {n:,} cells did not converge, so all eigenvectors were "
-                    "computed"
-                )
+            ),
+            lambda: np.linalg.eig(transitions.toarray()),
+            n <= DENSE_CELLS,
+            f"macrostates: the slow movements of the walk over {n:,} cells did not converge. Many groups of "
+            "cells hold the walk alike: give connectivity a larger weight in trajectory.kernels, raise "
+            "trajectory.neighbours, or name the groups that belong together in trajectory.groups.",
+            f"the iteration for the macrostates of {n:,} cells did not converge, so all eigenvectors were computed",
+            None if notes is None else notes.append,
+        )
     order = np.lexsort((-values.imag, -values.real.round(12)))
     values, vectors = values[order], vectors[:, order]
     columns, kept = [], []
